@@ -1,0 +1,190 @@
+"""Every setting, validated once at start. The only module that reads the environment.
+
+Sources, later ones win: the file the embedded stack leaves in DATA_DIR, `.env`, the environment.
+"""
+
+import os
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+from dotenv import dotenv_values
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from worker.errors import SettingsError
+from worker.types import EmbeddingType
+
+STACK_ENV = "stack.env"
+_POSTGRES_SCHEMES = {"postgres", "postgresql", "postgresql+asyncpg", "postgresql+psycopg", "postgresql+psycopg2"}
+_BROKER_SCHEMES = {"redis", "rediss", "redis+socket"}
+# pgvector stores at most this many dimensions a type and indexes at most 2,000 / 4,000 with HNSW
+# (pgvector README, "HNSW"). A column that cannot be indexed is refused.
+_INDEXABLE = {EmbeddingType.VECTOR: 2000, EmbeddingType.HALFVEC: 4000}
+_WORDLLAMA_DIMENSION = 256
+
+Seconds = Annotated[int, Field(gt=0, le=86_400)]
+
+
+class Settings(BaseSettings):
+    """The settings. Attribute names are the environment's, in lower case; `.env.example` explains each."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True, hide_input_in_errors=True)
+
+    data_dir: Path = Path(".ingest")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    database_url: SecretStr
+    direct_database_url: SecretStr | None = None
+    search_database_url: SecretStr | None = None
+    maintenance_database_url: SecretStr | None = None
+    database_pool_size: Annotated[int, Field(ge=1, le=100)] = 2
+    database_max_overflow: Annotated[int, Field(ge=0, le=100)] = 1
+    database_pool_timeout: Seconds = 10
+    database_pool_recycle: Seconds = 1800
+    database_echo: bool = False
+    broker_url: SecretStr
+
+    embedding_provider: Literal["wordllama", "none"] = "wordllama"
+    embedding_dimension: Annotated[int, Field(ge=1, le=4000)] = _WORDLLAMA_DIMENSION
+    embedding_type: EmbeddingType = EmbeddingType.VECTOR
+    embedding_batch_size: Annotated[int, Field(ge=1, le=10_000)] = 256
+
+    chunk_size: Annotated[int, Field(ge=50, le=8_000)] = 1000
+    chunk_overlap: Annotated[int, Field(ge=0, le=4_000)] = 0
+
+    allowed_roots: Annotated[tuple[Path, ...], NoDecode] = (Path(),)
+    allowed_uri_schemes: Annotated[tuple[str, ...], NoDecode] = ()
+    max_document_bytes: Annotated[int, Field(ge=1, le=1 << 30)] = 64 << 20
+    batch_documents: Annotated[int, Field(ge=1, le=1000)] = 64
+    batch_bytes: Annotated[int, Field(ge=1, le=1 << 30)] = 4 << 20
+    write_buffer_bytes: Annotated[int, Field(ge=0, le=1 << 30)] = 32 << 20
+
+    ingest_concurrency: Annotated[int, Field(ge=1, le=256)] = 2
+    lease_seconds: Seconds = 90
+    heartbeat_seconds: Seconds = 15
+    max_attempts: Annotated[int, Field(ge=1, le=100)] = 5
+    retry_base_seconds: Seconds = 10
+    retry_max_seconds: Seconds = 600
+    republish_seconds: Seconds = 30
+    task_soft_time_limit: Seconds = 540
+    task_time_limit: Seconds = 600
+    visibility_timeout: Seconds = 1800
+    startup_patience_seconds: Seconds = 60
+
+    dispatch_interval: Seconds = 10
+    rescue_interval: Seconds = 30
+    vacuum_interval: Seconds = 3600
+    index_check_interval: Seconds = 3600
+    spares_interval: Seconds = 600
+    purge_interval: Seconds = 3600
+    retention_days: Annotated[int, Field(ge=1, le=3650)] = 30
+
+    hnsw_ef_search: Annotated[int, Field(ge=1, le=1000)] = 100
+    search_timeout_seconds: Seconds = 10
+
+    postgres_version: Literal[16, 18] = 18
+    flower_port: Annotated[int, Field(ge=1, le=65_535)] = 5555
+
+    @field_validator("database_url", "direct_database_url", "search_database_url", "maintenance_database_url")
+    @classmethod
+    def _postgres_url(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and urlsplit(value.get_secret_value()).scheme not in _POSTGRES_SCHEMES:
+            raise ValueError("must be a PostgreSQL URL, for example postgresql://user:password@host:5432/database")
+        return value
+
+    @field_validator("broker_url")
+    @classmethod
+    def _redis_url(cls, value: SecretStr) -> SecretStr:
+        if urlsplit(value.get_secret_value()).scheme not in _BROKER_SCHEMES:
+            raise ValueError("must be a Redis URL, for example redis://:password@host:6379/0")
+        return value
+
+    @field_validator("allowed_roots", "allowed_uri_schemes", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        """Folders are separated as in PATH, schemes by commas."""
+        if not isinstance(value, str):
+            return value
+        return tuple(part for part in value.replace(",", os.pathsep).split(os.pathsep) if part)
+
+    @field_validator("allowed_roots")
+    @classmethod
+    def _real_folders(cls, value: tuple[Path, ...]) -> tuple[Path, ...]:
+        return tuple(root.expanduser().resolve() for root in value)
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        if self.chunk_overlap * 2 > self.chunk_size:
+            raise ValueError("CHUNK_OVERLAP must be at most half of CHUNK_SIZE")
+        if self.heartbeat_seconds * 3 > self.lease_seconds:
+            raise ValueError("LEASE_SECONDS must be at least three times HEARTBEAT_SECONDS")
+        if self.task_soft_time_limit >= self.task_time_limit:
+            raise ValueError("TASK_SOFT_TIME_LIMIT must be below TASK_TIME_LIMIT")
+        if self.visibility_timeout < 2 * self.task_time_limit:
+            # A shorter one delivers a running task a second time (Celery on Redis).
+            raise ValueError("VISIBILITY_TIMEOUT must be at least twice TASK_TIME_LIMIT")
+        if self.retry_base_seconds > self.retry_max_seconds:
+            raise ValueError("RETRY_BASE_SECONDS must not exceed RETRY_MAX_SECONDS")
+        return self
+
+    @model_validator(mode="after")
+    def _space_is_possible(self) -> Self:
+        if self.embedding_dimension > _INDEXABLE[self.embedding_type]:
+            raise ValueError(
+                f"EMBEDDING_DIMENSION {self.embedding_dimension} cannot be indexed as {self.embedding_type} "
+                f"(at most {_INDEXABLE[self.embedding_type]}); EMBEDDING_TYPE=halfvec goes up to 4000"
+            )
+        if self.embedding_provider == "wordllama" and self.embedding_dimension != _WORDLLAMA_DIMENSION:
+            raise ValueError(
+                f"EMBEDDING_PROVIDER wordllama gives {_WORDLLAMA_DIMENSION} dimensions, "
+                f"EMBEDDING_DIMENSION says {self.embedding_dimension}"
+            )
+        return self
+
+    @property
+    def direct_url(self) -> SecretStr:
+        """The database without a transaction pooler between: migrations, VACUUM, REINDEX."""
+        return self.direct_database_url or self.maintenance_database_url or self.database_url
+
+
+def read_settings(**overrides: Any) -> Settings:
+    """Read and validate the settings; `overrides` win over every source.
+
+    Raises SettingsError naming each setting that is missing or wrong; values are never printed.
+    """
+    data_dir = Path(os.environ.get("DATA_DIR") or dotenv_values(".env").get("DATA_DIR") or ".ingest")
+    try:
+        return Settings(_env_file=(data_dir / STACK_ENV, ".env"), **overrides)
+    except ValidationError as error:
+        raise SettingsError(*_explain(error)) from None
+
+
+@cache
+def load_settings() -> Settings:
+    """Give the settings of this process, read once."""
+    return read_settings()
+
+
+def _explain(error: ValidationError) -> tuple[str, str]:
+    problems = {
+        str(item["loc"][0]).upper() if item["loc"] else "": item["msg"].removeprefix("Value error, ")
+        for item in error.errors()
+        if item["type"] != "missing"
+    }
+    missing = [str(item["loc"][0]).upper() for item in error.errors() if item["type"] == "missing"]
+    if missing:
+        problems[" and ".join(missing)] = "not set, and no embedded stack is running here"
+    text = "; ".join(f"{name}: {what}" if name else what for name, what in problems.items())
+    hint = "set them in the environment or in .env (see .env.example), or start `ingest up`"
+    return f"settings are not usable: {text}", hint
+
+
+def masked(url: SecretStr | str) -> str:
+    """Render a URL for people: no password, no query."""
+    text = url.get_secret_value() if isinstance(url, SecretStr) else url
+    parts = urlsplit(text)
+    where = parts.hostname or "local socket"
+    port = f":{parts.port}" if parts.port else ""
+    return f"{parts.scheme}://{where}{port}{parts.path}"
