@@ -17,7 +17,13 @@ from worker.errors import SettingsError
 from worker.types import EmbeddingType
 
 STACK_ENV = "stack.env"
-_POSTGRES_SCHEMES = {"postgres", "postgresql", "postgresql+asyncpg", "postgresql+psycopg", "postgresql+psycopg2"}
+_POSTGRES_SCHEMES = {
+    "postgres",
+    "postgresql",
+    "postgresql+asyncpg",
+    "postgresql+psycopg",
+    "postgresql+psycopg2",
+}
 _BROKER_SCHEMES = {"redis", "rediss", "redis+socket"}
 # pgvector stores at most this many dimensions a type and indexes at most 2,000 / 4,000 with HNSW
 # (pgvector README, "HNSW"). A column that cannot be indexed is refused.
@@ -30,7 +36,9 @@ Seconds = Annotated[int, Field(gt=0, le=86_400)]
 class Settings(BaseSettings):
     """The settings. Attribute names are the environment's, in lower case; `.env.example` explains each."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True, hide_input_in_errors=True)
+    model_config = SettingsConfigDict(
+        frozen=True, extra="ignore", env_ignore_empty=True, hide_input_in_errors=True
+    )
 
     data_dir: Path = Path(".ingest")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
@@ -59,6 +67,7 @@ class Settings(BaseSettings):
     max_document_bytes: Annotated[int, Field(ge=1, le=1 << 30)] = 64 << 20
     batch_documents: Annotated[int, Field(ge=1, le=1000)] = 64
     batch_bytes: Annotated[int, Field(ge=1, le=1 << 30)] = 4 << 20
+    max_document_chunks: Annotated[int, Field(ge=1, le=10_000_000)] = 2_000_000
     write_buffer_bytes: Annotated[int, Field(ge=0, le=1 << 30)] = 32 << 20
 
     ingest_concurrency: Annotated[int, Field(ge=1, le=256)] = 2
@@ -91,7 +100,9 @@ class Settings(BaseSettings):
     @classmethod
     def _postgres_url(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and urlsplit(value.get_secret_value()).scheme not in _POSTGRES_SCHEMES:
-            raise ValueError("must be a PostgreSQL URL, for example postgresql://user:password@host:5432/database")
+            raise ValueError(
+                "must be a PostgreSQL URL, for example postgresql://user:password@host:5432/database"
+            )
         return value
 
     @field_validator("broker_url")
@@ -156,9 +167,32 @@ def read_settings(**overrides: Any) -> Settings:
     """
     data_dir = Path(os.environ.get("DATA_DIR") or dotenv_values(".env").get("DATA_DIR") or ".ingest")
     try:
-        return Settings(_env_file=(data_dir / STACK_ENV, ".env"), **overrides)
+        return Settings(
+            _env_file=(data_dir / STACK_ENV, ".env"),  # type: ignore[call-arg] # pydantic-settings' own
+            **overrides,
+        )
     except ValidationError as error:
         raise SettingsError(*_explain(error)) from None
+
+
+def configured(name: str) -> str | None:
+    """Give what the user set for `name` in the environment or in `.env`: not what a running stack left."""
+    for source in (os.environ, dotenv_values(".env")):
+        for key, value in source.items():
+            if key.upper() == name and value:
+                return value
+    return None
+
+
+def configured_urls() -> tuple[SecretStr | None, SecretStr | None]:
+    """Give the DATABASE_URL and BROKER_URL of the user; where None, the stack starts a server."""
+    database, broker = configured("DATABASE_URL"), configured("BROKER_URL")
+    return SecretStr(database) if database else None, SecretStr(broker) if broker else None
+
+
+def child_environment(**extra: str) -> dict[str, str]:
+    """Copy the environment for a child process, with `extra` on top."""
+    return {**os.environ, **extra}
 
 
 @cache

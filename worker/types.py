@@ -95,7 +95,7 @@ class Decoded:
 
 @dataclass(frozen=True, slots=True)
 class GivenChunk:
-    """A chunk the producer made, with its vector (length: EMBEDDING_DIMENSION) or none to have it embedded."""
+    """A chunk the producer made; `vector` has EMBEDDING_DIMENSION numbers, or is None to be embedded."""
 
     text: str
     vector: Sequence[float] | None = None

@@ -1,0 +1,70 @@
+# The verbs of the project. `make help` lists them.
+#   PYTHON=python3.13   which Python makes .venv        PG=16        run the tests on PostgreSQL 16
+#   CORPUS=path         what `make run` ingests          NAME=writer  which benchmark
+
+PYTHON ?= python3
+BIN := .venv/bin
+RUNTIME := .venv/.runtime
+DEV := .venv/.dev
+COVERAGE ?= --cov --cov-report=term
+
+ifdef PG
+export POSTGRES_VERSION := $(PG)
+endif
+
+.DEFAULT_GOAL := help
+.PHONY: help run up test lint types format bench docs-check clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: $(RUNTIME) ## ingest a real corpus on a stack of its own, search it, stop (CORPUS=path)
+	@$(BIN)/ingest demo $(if $(CORPUS),"$(CORPUS)")
+
+up: $(RUNTIME) ## start the stack and stay in the foreground; Ctrl-C stops it
+	@$(BIN)/ingest up
+
+test: $(DEV) ## the whole suite on real servers, with coverage (PG=16)
+	$(BIN)/pytest $(COVERAGE) $(ARGS)
+
+lint: $(DEV) ## style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(DEV) ## static types
+	$(BIN)/mypy
+
+format: $(DEV) ## rewrite the code in style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(DEV) ## one benchmark (NAME=pipeline, writer, rerun, memory)
+	$(BIN)/python -m benchmarks $(NAME)
+
+docs-check: $(DEV) ## what the documents say is what the code does
+	$(BIN)/pytest tests/docs
+
+clean: ## remove what was built; the data folder stays
+	rm -rf .venv .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis dist
+
+# .venv is made by uv where there is one, else by venv, and brought up to date when pyproject.toml changes.
+UV := $(shell command -v uv 2>/dev/null)
+INSTALL := $(if $(UV),uv pip install --quiet --python $(BIN)/python,$(BIN)/python -m pip install --quiet)
+
+.venv/pyvenv.cfg:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Python 3.11 or later is needed, $(PYTHON) is $$($(PYTHON) -V 2>&1) → make PYTHON=python3.13 …" >&2; exit 1; }
+	@$(if $(UV),uv venv --quiet --python "$$(command -v $(PYTHON))" .venv,$(PYTHON) -m venv .venv) || { rm -rf .venv; exit 1; }
+
+$(RUNTIME): pyproject.toml .venv/pyvenv.cfg
+	@echo "installing into .venv …"
+	@$(if $(UV),,$(BIN)/python -m ensurepip >/dev/null)
+	@$(INSTALL) -e .
+	@touch $@
+
+# pip knows --group since 25.1.
+$(DEV): pyproject.toml .venv/pyvenv.cfg
+	@echo "installing into .venv, with what the tests need …"
+	@$(if $(UV),,$(BIN)/python -m ensurepip >/dev/null && $(INSTALL) --upgrade 'pip>=25.1')
+	@$(INSTALL) -e . --group dev
+	@touch $@ $(RUNTIME)

@@ -1,0 +1,146 @@
+"""Real servers for every test: PostgreSQL + pgvector and Valkey, started here, from wheels.
+
+The schema is migrated once into a template database; each test that writes gets a copy of it.
+"""
+
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from sqlalchemy import Connection, create_engine, pool, text
+
+from worker import broker
+from worker.db.engine import driver_url
+from worker.db.migrate import migrate
+from worker.dispatch import dispatch
+from worker.embedded import RunningPostgres, RunningValkey, start_postgres, start_valkey
+from worker.ingest import ingest_batch
+from worker.resources import Resources, close_resources
+from worker.settings import Settings, load_settings, read_settings
+
+POSTGRES_VERSION = int(os.environ.get("POSTGRES_VERSION") or 18)
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningPostgres]:
+    assert POSTGRES_VERSION in (16, 18)
+    with start_postgres(
+        tmp_path_factory.mktemp("postgres") / "data",
+        version=POSTGRES_VERSION,  # type: ignore[arg-type] # asserted above
+        durable=False,
+    ) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningValkey]:
+    with start_valkey(tmp_path_factory.mktemp("valkey"), durable=False) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def administrate(postgres: RunningPostgres) -> Callable[[str], None]:
+    """Run a statement on the server, outside any test's database."""
+
+    def run(statement: str) -> None:
+        engine = create_engine(driver_url(_secret(postgres.url)), poolclass=pool.NullPool)
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.execute(text(statement))
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def new_database(
+    postgres: RunningPostgres, administrate: Callable[[str], None]
+) -> Callable[[str | None], str]:
+    """Make a database, empty or a copy of another; give its URL."""
+
+    def make(template: str | None = None) -> str:
+        name = f"test_{next(_numbers)}"
+        administrate(f"CREATE DATABASE {name}" + (f" TEMPLATE {template} STRATEGY file_copy" if template else ""))
+        return postgres.url.replace("/ingest?", f"/{name}?")
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def template(new_database: Callable[[str | None], str], valkey: RunningValkey) -> str:
+    url = new_database(None)
+    migrate(read_settings(database_url=url, broker_url=valkey.url))
+    return driver_url(_secret(url)).database or ""
+
+
+@pytest.fixture
+def settings(
+    new_database: Callable[[str | None], str],
+    template: str,
+    valkey: RunningValkey,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Settings]:
+    """Settings of a migrated, empty database and an empty broker; also what `load_settings` gives."""
+    environment = {
+        "DATABASE_URL": new_database(template),
+        "BROKER_URL": valkey.url,
+        "ALLOWED_ROOTS": str(tmp_path),
+        "DATA_DIR": str(tmp_path / "data"),
+        "HEARTBEAT_SECONDS": "1",
+        "LEASE_SECONDS": "3",
+    }
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    load_settings.cache_clear()
+    client = broker.connect(load_settings())
+    client.flushall()
+    client.close()
+    yield load_settings()
+    close_resources()
+    load_settings.cache_clear()
+
+
+@pytest.fixture
+def resources(settings: Settings) -> Iterator[Resources]:
+    mine = Resources(settings)
+    yield mine
+    mine.close()
+
+
+@pytest.fixture
+def connection(resources: Resources) -> Iterator[Connection]:
+    """An autocommit connection to look at what was committed."""
+    with resources.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as opened:
+        yield opened
+
+
+@pytest.fixture
+def drain(resources: Resources) -> Callable[[], dict[str, int]]:
+    """Dispatch and process, in this process, until nothing is ready; give the counts by status."""
+
+    def run() -> dict[str, int]:
+        total: dict[str, int] = {}
+        dispatch(resources)
+        while batch_ids := _queued(resources):
+            for batch_id in batch_ids:
+                for status, count in (ingest_batch(resources, batch_id, "test") or {}).items():
+                    total[status] = total.get(status, 0) + count
+            dispatch(resources)
+        return total
+
+    return run
+
+
+def _queued(resources: Resources) -> list[UUID]:
+    with resources.engine.begin() as connection:
+        found = connection.execute(text("SELECT batch_id FROM batches WHERE state = 'queued' ORDER BY created_at"))
+        return list(found.scalars())
+
+
+def _secret(url: str):  # type: ignore[no-untyped-def] # pydantic's SecretStr
+    from pydantic import SecretStr
+
+    return SecretStr(url)

@@ -1,0 +1,55 @@
+"""What we ask the Redis server beside Celery: is it there, is it safe, how long are its queues."""
+
+from pydantic import SecretStr
+from redis import Redis, RedisError
+
+from worker.errors import BrokerUnavailableError
+from worker.settings import Settings, masked
+from worker.types import Queue
+
+# Every other policy throws messages away when memory runs out, in silence.
+SAFE_EVICTION = "noeviction"
+
+
+def connect(settings: Settings) -> "Redis":
+    """Open a client to the broker, with bounded waits."""
+    return Redis.from_url(_redis_url(settings.broker_url), socket_timeout=5, socket_connect_timeout=5)
+
+
+def _redis_url(url: SecretStr) -> str:
+    """Write Celery's spelling of a socket URL as redis-py's."""
+    return url.get_secret_value().replace("redis+socket://", "unix://", 1).replace("virtual_host=", "db=", 1)
+
+
+def queue_length(client: "Redis", queue: Queue) -> int:
+    """Count the messages waiting in a queue. Raises RedisError."""
+    return int(client.llen(queue.value))  # type: ignore[arg-type] # typed for its asyncio twin, too
+
+
+def eviction_policy(client: "Redis") -> str:
+    """Give what the server does when its memory is full; "unknown" where it does not say."""
+    try:
+        return str(client.info("memory").get("maxmemory_policy", "unknown"))  # type: ignore[union-attr] # as above
+    except RedisError:
+        return "unknown"
+
+
+def require_broker(settings: Settings) -> None:
+    """Refuse a broker that is away or may lose messages. Raises BrokerUnavailableError."""
+    where = masked(settings.broker_url)
+    try:
+        client = connect(settings)
+        client.ping()
+    except (RedisError, OSError, ValueError) as error:
+        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise BrokerUnavailableError(
+            f"the broker at {where} is not usable: {said}",
+            "check that the Redis server runs there and that BROKER_URL names it and its password",
+        ) from None
+    policy = eviction_policy(client)
+    client.close()
+    if policy not in {SAFE_EVICTION, "unknown"}:
+        raise BrokerUnavailableError(
+            f"the broker at {where} evicts keys when its memory is full ({policy}): messages would be lost",
+            "set maxmemory-policy noeviction on it",
+        )

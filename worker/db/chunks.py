@@ -1,0 +1,146 @@
+"""`chunks`: what is stored of a document, COPY into the open segment's leaf, the trash."""
+
+import json
+from collections.abc import Sequence
+from typing import Any, Protocol
+from uuid import UUID
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import Connection, text
+
+from worker.db import segments
+from worker.db.leaves import TRASH
+from worker.steps.copyrows import COLUMNS
+from worker.steps.plan import Stored
+from worker.types import EmbeddingType
+
+
+class Readable(Protocol):
+    """What COPY reads from."""
+
+    def read(self, size: int = -1) -> bytes:
+        """Give at most `size` bytes, b"" at the end."""
+        ...
+
+
+_COPY_READ_BYTES = 1 << 20
+_VECTOR_HEADER_BYTES = 4
+_NUMBER = {EmbeddingType.VECTOR: ">f4", EmbeddingType.HALFVEC: ">f2"}
+
+
+def stored_chunks(connection: Connection, document_ids: Sequence[UUID]) -> dict[UUID, list[Stored]]:
+    """Give the live chunk sets of documents, in order: {document_id: chunks}."""
+    sets: dict[UUID, list[Stored]] = {document_id: [] for document_id in document_ids}
+    if not document_ids:
+        return sets
+    visible = segments.in_list(segments.visible(connection))
+    found = connection.execute(
+        text(f"""
+            SELECT document_id, chunk_id, chunk_index, content_hash, char_length, heading_path, metadata
+            FROM chunks WHERE segment IN ({visible}) AND document_id = ANY(:ids)
+            ORDER BY document_id, chunk_index"""),
+        {"ids": list(document_ids)},
+    )
+    for row in found:
+        what = identity(bytes(row.content_hash), row.char_length, row.heading_path, row.metadata)
+        sets[row.document_id].append(Stored(row.chunk_id, row.chunk_index, what))
+    return sets
+
+
+def identity(
+    content_hash: bytes, char_length: int, heading_path: Sequence[str], metadata: Any
+) -> tuple[bytes, int, tuple[str, ...], str]:
+    """Give all of a chunk that must be equal for its row to stay as it is."""
+    return content_hash, char_length, tuple(heading_path), json.dumps(metadata, sort_keys=True)
+
+
+def known_vectors(
+    connection: Connection, tenant_id: UUID, hashes: Sequence[bytes], column_type: EmbeddingType
+) -> dict[bytes, NDArray[np.floating]]:
+    """Find vectors the tenant already has for these chunk hashes, in one query, the trash included."""
+    if not hashes:
+        return {}
+    found = connection.execute(
+        text(f"""
+            SELECT DISTINCT ON (content_hash) content_hash, {column_type.value}_send(embedding) AS sent
+            FROM chunks
+            WHERE tenant_id = :tenant_id AND content_hash = ANY(:hashes) AND embedding IS NOT NULL"""),
+        {"tenant_id": tenant_id, "hashes": list(hashes)},
+    )
+    number = _NUMBER[column_type]
+    return {
+        bytes(row.content_hash): np.frombuffer(bytes(row.sent), number, offset=_VECTOR_HEADER_BYTES)
+        for row in found
+    }
+
+
+def copy_rows(connection: Connection, leaf: str, data: Readable) -> int:
+    """Stream a binary COPY (header, rows, trailer) into a leaf; gives the number of rows."""
+    driver: Any = connection.connection.driver_connection
+    with driver.cursor() as cursor:
+        statement = f"COPY {leaf} ({', '.join(COLUMNS)}) FROM STDIN (FORMAT binary)"
+        cursor.copy_expert(statement, data, _COPY_READ_BYTES)
+        return int(cursor.rowcount)
+
+
+def remove_chunks(connection: Connection, document_ids: Sequence[UUID], chunk_ids: Sequence[UUID]) -> int:
+    """Delete these live chunks of these documents; gives how many were there."""
+    if not chunk_ids:
+        return 0
+    visible = segments.in_list(segments.visible(connection))
+    gone = connection.execute(
+        text(f"""
+            DELETE FROM chunks WHERE segment IN ({visible})
+              AND document_id = ANY(:documents) AND chunk_id = ANY(:chunks)"""),
+        {"documents": list(document_ids), "chunks": list(chunk_ids)},
+    )
+    return gone.rowcount
+
+
+def remove_sets(connection: Connection, document_ids: Sequence[UUID]) -> int:
+    """Delete whatever live chunks these documents have; gives how many."""
+    if not document_ids:
+        return 0
+    visible = segments.in_list(segments.visible(connection))
+    gone = connection.execute(
+        text(f"DELETE FROM chunks WHERE segment IN ({visible}) AND document_id = ANY(:ids)"),
+        {"ids": list(document_ids)},
+    )
+    return gone.rowcount
+
+
+def trash(connection: Connection, document_ids: Sequence[UUID]) -> int:
+    """Move documents' chunks out of every search's sight; gives how many moved.
+
+    Two sessions that move the same rows get 40001: callers try again.
+    """
+    visible = segments.in_list(segments.visible(connection))
+    moved = connection.execute(
+        text(f"""
+            UPDATE chunks SET segment = {TRASH}, updated_at = now()
+            WHERE segment IN ({visible}) AND document_id = ANY(:ids)"""),
+        {"ids": list(document_ids)},
+    )
+    return moved.rowcount
+
+
+def untrash(connection: Connection, document_ids: Sequence[UUID]) -> int:
+    """Move documents' chunks from the trash into the open segment; gives how many moved."""
+    segment, _ = segments.lock_open(connection)
+    moved = connection.execute(
+        text(f"""
+            UPDATE chunks SET segment = :segment, updated_at = now()
+            WHERE segment = {TRASH} AND document_id = ANY(:ids)"""),
+        {"segment": segment, "ids": list(document_ids)},
+    )
+    return moved.rowcount
+
+
+def purge_trash(connection: Connection, document_ids: Sequence[UUID]) -> int:
+    """Delete documents' chunks from the trash for good; gives how many."""
+    gone = connection.execute(
+        text(f"DELETE FROM chunks WHERE segment = {TRASH} AND document_id = ANY(:ids)"),
+        {"ids": list(document_ids)},
+    )
+    return gone.rowcount

@@ -1,0 +1,324 @@
+"""`documents`: the guarded transitions of their status, and what claims and finishes read and write."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, Row, text
+
+from worker.errors import DocumentError
+from worker.types import SETTLED, FileType, Status
+
+# Who may enter a status from where. A submission also makes pending of anything but processing, in
+# its own upsert (db/submissions.py). docs/architecture.md draws this table.
+TRANSITIONS: Mapping[Status, frozenset[Status]] = {
+    Status.PENDING: frozenset({Status.PROCESSING}) | SETTLED,
+    Status.PROCESSING: frozenset({Status.PENDING}),
+    Status.COMPLETED: frozenset({Status.PROCESSING}),
+    Status.DUPLICATE: frozenset({Status.PROCESSING}),
+    Status.SKIPPED: frozenset({Status.PROCESSING}),
+    Status.FAILED: frozenset({Status.PROCESSING}),
+    Status.CANCELLED: frozenset({Status.PENDING, Status.PROCESSING}),
+}
+
+_SETTLE = "batch_id = NULL, next_attempt_at = NULL, settled_at = now()"
+_CLEAN = "error_code = NULL, error_message = NULL"
+# what entering a status always changes beside it
+_ENTRY: Mapping[Status, str] = {
+    Status.PENDING: "batch_id = NULL, settled_at = NULL, duplicate_of = NULL",
+    Status.PROCESSING: "next_attempt_at = NULL",
+    Status.COMPLETED: f"{_SETTLE}, {_CLEAN}, attempts = 0, isolated = false",
+    Status.DUPLICATE: f"{_SETTLE}, {_CLEAN}, attempts = 0, isolated = false",
+    Status.SKIPPED: f"{_SETTLE}, attempts = 0, isolated = false",
+    Status.FAILED: _SETTLE,
+    Status.CANCELLED: f"{_SETTLE}, {_CLEAN}",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A document as its claim found it. `fingerprint` is that of the chunk set it has, if any."""
+
+    document_id: UUID
+    tenant_id: UUID
+    project_id: UUID | None
+    source_path: str
+    filename: str
+    content: bytes | None
+    file_type: FileType
+    size_bytes: int | None
+    content_hash: bytes | None
+    fingerprint: bytes | None
+    total_chunks: int | None
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What a document's processing came to: the columns to write. None leaves a column as it is."""
+
+    document_id: UUID
+    status: Status
+    content_hash: bytes | None = None
+    fingerprint: bytes | None = None
+    total_chunks: int | None = None
+    embedded: int = 0
+    reused: int = 0
+    duplicate_of: UUID | None = None
+    size_bytes: int | None = None
+    cleaned: Mapping[str, int] = field(default_factory=dict)
+    error_code: str | None = None
+    error_message: str | None = None
+
+
+def move(
+    connection: Connection,
+    to: Status,
+    *,
+    where: str,
+    change: str = "",
+    returning: str = "",
+    join: str = "",
+    **parameters: Any,
+) -> Sequence[Row[Any]]:
+    """Move the documents `where` (on alias d) says to a status, from the statuses that may enter it.
+
+    The one place that writes `status`, besides submission. Rows are locked in id order. `change` sets
+    more columns, reading from the row source `join` where given; it has one row a document, told by
+    its document_id, as alias o. Gives (document_id, *returning) of what moved.
+    """
+    source, same = (f", {join}", " AND o.document_id = d.document_id") if join else ("", "")
+    statement = f"""
+        WITH chosen AS (
+            SELECT d.document_id FROM documents d{source}
+            WHERE d.status = ANY(:from_statuses) AND ({where}){same}
+            ORDER BY d.document_id FOR NO KEY UPDATE OF d)
+        UPDATE documents d SET status = :to_status, updated_at = now(), {_ENTRY[to]}{_more(change)}
+        FROM chosen{source} WHERE d.document_id = chosen.document_id{same}
+        RETURNING d.document_id{_more(returning)}"""
+    return connection.execute(
+        text(statement),
+        {"to_status": to.value, "from_statuses": [status.value for status in TRANSITIONS[to]], **parameters},
+    ).all()
+
+
+def _more(columns: str) -> str:
+    return f", {columns}" if columns else ""
+
+
+def start(connection: Connection, batch_id: UUID) -> list[Claimed]:
+    """Take a claimed batch's documents into processing: one attempt is charged, the version noted."""
+    columns = (
+        "d.tenant_id, d.project_id, d.source_path, d.filename, d.content, d.file_type, d.size_bytes,"
+        " d.content_hash, d.fingerprint, d.total_chunks, d.attempts"
+    )
+    found = move(
+        connection,
+        Status.PROCESSING,
+        where="d.batch_id = :batch_id AND d.deleted_at IS NULL",
+        change="attempts = d.attempts + 1, claimed_version = d.requested_version",
+        returning=columns,
+        batch_id=batch_id,
+    )
+    return [_claimed(row) for row in sorted(found, key=lambda row: row.source_path)]
+
+
+def _claimed(row: Row[Any]) -> Claimed:
+    return Claimed(
+        document_id=row.document_id,
+        tenant_id=row.tenant_id,
+        project_id=row.project_id,
+        source_path=row.source_path,
+        filename=row.filename,
+        content=_bytes(row.content),
+        file_type=FileType(row.file_type),
+        size_bytes=row.size_bytes,
+        content_hash=_bytes(row.content_hash),
+        fingerprint=_bytes(row.fingerprint),
+        total_chunks=row.total_chunks,
+        attempts=row.attempts,
+    )
+
+
+def _bytes(value: Any) -> bytes | None:
+    return None if value is None else bytes(value)
+
+
+def lock_current(
+    connection: Connection, batch_id: UUID, document_ids: Sequence[UUID], owners: Iterable[UUID] = ()
+) -> tuple[set[UUID], set[UUID]]:
+    """Lock documents (and the owners their duplicates point at) in id order.
+
+    Gives those that are still this batch's to finish (an edit or a deletion since the claim takes a
+    document away), and those owners that still own their content.
+    """
+    locked = connection.execute(
+        text("""
+            SELECT document_id,
+                   batch_id = :batch_id AND status = 'processing' AND deleted_at IS NULL
+                       AND claimed_version = requested_version AS current,
+                   fingerprint IS NOT NULL AND deleted_at IS NULL AS owns
+            FROM documents WHERE document_id = ANY(:ids)
+            ORDER BY document_id FOR NO KEY UPDATE"""),
+        {"batch_id": batch_id, "ids": list({*document_ids, *owners})},
+    ).all()
+    mine = set(document_ids)
+    return (
+        {row.document_id for row in locked if row.current and row.document_id in mine},
+        {row.document_id for row in locked if row.owns},
+    )
+
+
+def owners_of(
+    connection: Connection, tenant_id: UUID, project_id: UUID | None, hashes: Sequence[bytes]
+) -> dict[bytes, UUID]:
+    """Find who owns these contents in a tenant's project: {content_hash: document_id}."""
+    if not hashes:
+        return {}
+    found = connection.execute(
+        text(f"""
+            SELECT content_hash, document_id FROM documents
+            WHERE tenant_id = :tenant_id AND {same_project(project_id)} AND content_hash = ANY(:hashes)
+              AND fingerprint IS NOT NULL AND deleted_at IS NULL"""),
+        {"tenant_id": tenant_id, "project_id": project_id, "hashes": list(hashes)},
+    )
+    return {bytes(row.content_hash): row.document_id for row in found}
+
+
+def same_project(project_id: UUID | None, alias: str = "") -> str:
+    """Give the condition on a project: `IS NOT DISTINCT FROM` would not use an index."""
+    return f"{alias}project_id IS NULL" if project_id is None else f"{alias}project_id = :project_id"
+
+
+_OUTCOMES = """json_to_recordset(:outcomes) AS o(
+    document_id uuid, content_hash text, fingerprint text, total_chunks int, embedded int,
+    reused int, duplicate_of uuid, size_bytes bigint, cleaned jsonb, error_code text, error_message text)"""
+_READ = (
+    "size_bytes = coalesce(o.size_bytes, d.size_bytes), cleaned = o.cleaned,"
+    " chunks_embedded = o.embedded, chunks_reused = o.reused"
+)
+_CONTENT = f"content_hash = decode(o.content_hash, 'hex'), {_READ}"
+_NO_CHUNKS = "fingerprint = NULL, total_chunks = NULL"
+_ERROR = "error_code = o.error_code, error_message = o.error_message"
+# A failed edit keeps the old chunk set: it stays searchable and stays what its hashes say.
+_OUTCOME_COLUMNS = {
+    Status.COMPLETED: f"{_CONTENT}, fingerprint = decode(o.fingerprint, 'hex'),"
+    " total_chunks = o.total_chunks",
+    Status.DUPLICATE: f"{_CONTENT}, {_NO_CHUNKS}, duplicate_of = o.duplicate_of",
+    Status.SKIPPED: f"{_CONTENT}, {_NO_CHUNKS}, {_ERROR}",
+    Status.FAILED: _ERROR,
+}
+
+
+def settle(connection: Connection, settled: Sequence[Settled]) -> None:
+    """Write the outcomes of processed documents: a statement a status."""
+    for status in sorted({outcome.status for outcome in settled}):
+        records = [_record(outcome) for outcome in settled if outcome.status is status]
+        move(
+            connection,
+            status,
+            where="true",
+            change=_OUTCOME_COLUMNS[status],
+            join=_OUTCOMES,
+            outcomes=json.dumps(records),
+        )
+
+
+def _record(outcome: Settled) -> dict[str, Any]:
+    return {
+        "document_id": str(outcome.document_id),
+        "content_hash": outcome.content_hash.hex() if outcome.content_hash else None,
+        "fingerprint": outcome.fingerprint.hex() if outcome.fingerprint else None,
+        "total_chunks": outcome.total_chunks,
+        "embedded": outcome.embedded,
+        "reused": outcome.reused,
+        "duplicate_of": str(outcome.duplicate_of) if outcome.duplicate_of else None,
+        "size_bytes": outcome.size_bytes,
+        "cleaned": dict(outcome.cleaned),
+        "error_code": outcome.error_code,
+        "error_message": outcome.error_message,
+    }
+
+
+def put_back(
+    connection: Connection, batch_id: UUID, document_ids: Sequence[UUID], *, attempted: bool = False
+) -> None:
+    """Return a batch's unfinished documents to the backlog, at once; uncharged unless `attempted`."""
+    move(
+        connection,
+        Status.PENDING,
+        where="d.batch_id = :batch_id AND d.document_id = ANY(:ids)",
+        change="queued_at = now()" + ("" if attempted else ", attempts = greatest(d.attempts - 1, 0)"),
+        batch_id=batch_id,
+        ids=list(document_ids),
+    )
+
+
+def try_later(
+    connection: Connection, batch_id: UUID, document_id: UUID, error: DocumentError, seconds: float
+) -> None:
+    """Return a document to the backlog after a passing trouble: not before `seconds` from now."""
+    move(
+        connection,
+        Status.PENDING,
+        where="d.batch_id = :batch_id AND d.document_id = :document_id",
+        change="next_attempt_at = now() + make_interval(secs => :seconds),"
+        " queued_at = now() + make_interval(secs => :seconds),"
+        " error_code = :code, error_message = :message",
+        batch_id=batch_id,
+        document_id=document_id,
+        seconds=seconds,
+        code=error.code,
+        message=error.message,
+    )
+
+
+def release_duplicates(connection: Connection, document_ids: Sequence[UUID]) -> int:
+    """Find new owners for the duplicates of documents that may have stopped owning their content.
+
+    A duplicate whose target still owns its content is left alone. Where another document owns it, all
+    are pointed there; else the oldest becomes pending, and the others point at it. Gives the number
+    of documents that became pending.
+    """
+    parameters = {"ids": list(document_ids)}
+    connection.execute(text(_REPOINT), parameters)
+    heirs = connection.execute(text(_HEIRS), parameters).all()
+    if not heirs:
+        return 0
+    # first the heirs leave `duplicate`, then their siblings may point at them
+    targets = {str(row.document_id): str(row.duplicate_of) for row in heirs}
+    move(
+        connection,
+        Status.PENDING,
+        where="d.document_id = ANY(:heirs)",
+        change="queued_at = now(), attempts = 0",
+        heirs=[row.document_id for row in heirs],
+    )
+    connection.execute(
+        text("""
+            UPDATE documents d SET duplicate_of = heir.key::uuid, updated_at = now()
+            FROM json_each_text(:targets) AS heir
+            WHERE d.status = 'duplicate' AND d.duplicate_of = heir.value::uuid AND d.deleted_at IS NULL"""),
+        {"targets": json.dumps(targets)},
+    )
+    return len(heirs)
+
+
+# Duplicates, among those pointing at :ids, whose target is no longer the owner nor on its way to be.
+_STRAYS = """
+    documents d JOIN documents t ON t.tenant_id = d.tenant_id AND t.document_id = d.duplicate_of
+    WHERE t.document_id = ANY(:ids) AND d.status = 'duplicate' AND d.deleted_at IS NULL
+      AND NOT (t.deleted_at IS NULL
+               AND (t.status IN ('pending', 'processing')
+                    OR t.fingerprint IS NOT NULL AND t.content_hash = d.content_hash))"""
+_REPOINT = f"""
+    UPDATE documents u SET duplicate_of = o.document_id, updated_at = now()
+    FROM documents o
+    WHERE u.document_id IN (SELECT d.document_id FROM {_STRAYS})
+      AND o.tenant_id = u.tenant_id AND o.project_id IS NOT DISTINCT FROM u.project_id
+      AND o.content_hash = u.content_hash AND o.fingerprint IS NOT NULL AND o.deleted_at IS NULL"""
+_HEIRS = f"""
+    SELECT DISTINCT ON (d.duplicate_of) d.document_id, d.duplicate_of FROM {_STRAYS}
+    ORDER BY d.duplicate_of, d.created_at, d.document_id"""

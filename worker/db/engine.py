@@ -1,0 +1,128 @@
+"""Engines, and what a database error means: gone, refused, to be tried again, or a mistake."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from pydantic import SecretStr
+from sqlalchemy import URL, Connection, Engine, create_engine, make_url, pool, text
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+
+from worker.errors import DatabaseUnavailableError
+from worker.settings import Settings, masked
+
+T = TypeVar("T")
+
+# SQLSTATE classes and codes after which the same work may succeed: connection trouble, shutdown or
+# crash of the server, serialization failure, deadlock, lock not available, too many connections, full
+# disk (PostgreSQL manual, appendix A). A connection cut by the kernel or an idle-in-transaction
+# timeout carries no code at all.
+_RETRYABLE = ("08", "57P0", "40001", "40P01", "55P03", "53", "25P03")
+_KEEPALIVES = {
+    "connect_timeout": 5,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 15_000,
+}
+
+
+def driver_url(url: SecretStr) -> URL:
+    """Name our driver in a PostgreSQL URL: SQLAlchemy 2.1 would take psycopg 3 for `postgresql://`."""
+    return make_url(url.get_secret_value().replace("postgres://", "postgresql://", 1)).set(
+        drivername="postgresql+psycopg2"
+    )
+
+
+def make_engine(settings: Settings, url: SecretStr | None = None, application: str = "ingest") -> Engine:
+    """Build the pooled engine of one process. Call it after a fork, dispose it at exit."""
+    return create_engine(
+        driver_url(url or settings.database_url),
+        pool_size=settings.database_pool_size,
+        max_overflow=settings.database_max_overflow,
+        pool_timeout=settings.database_pool_timeout,
+        pool_recycle=settings.database_pool_recycle,
+        pool_pre_ping=True,
+        echo=settings.database_echo,
+        hide_parameters=True,
+        connect_args={**_KEEPALIVES, "application_name": application},
+    )
+
+
+def single_connection_engine(url: SecretStr, application: str = "ingest") -> Engine:
+    """Build an engine that keeps nothing open between uses: maintenance and parent processes."""
+    return create_engine(
+        driver_url(url),
+        poolclass=pool.NullPool,
+        hide_parameters=True,
+        connect_args={**_KEEPALIVES, "application_name": application},
+    )
+
+
+@contextmanager
+def transaction(engine: Engine, statement_seconds: int = 60) -> Iterator[Connection]:
+    """Run one bounded transaction: commits at the end, rolls back on any exception.
+
+    SET LOCAL keeps the limits right behind a transaction pooler.
+    """
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                f"SET LOCAL statement_timeout = '{statement_seconds}s'; SET LOCAL lock_timeout = '5s';"
+                " SET LOCAL idle_in_transaction_session_timeout = '60s'"
+            )
+        )
+        yield connection
+
+
+def is_retryable(error: BaseException) -> bool:
+    """Tell whether the same work may succeed later."""
+    if not isinstance(error, DBAPIError):
+        return False
+    code = getattr(error.orig, "pgcode", None)
+    if code is None:
+        return error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)
+    return any(code.startswith(prefix) for prefix in _RETRYABLE)
+
+
+def violates_constraint(error: DBAPIError, name: str) -> bool:
+    """Tell whether a statement failed on this constraint or unique index."""
+    return getattr(getattr(error.orig, "diag", None), "constraint_name", None) == name
+
+
+def describe(error: BaseException) -> str:
+    """Say in one line what the server said, without the statement or its parameters."""
+    lines = str(getattr(error, "orig", None) or error).strip().splitlines()
+    return lines[0].strip() if lines else type(error).__name__
+
+
+def reach(url: SecretStr, question: Callable[[Connection], T]) -> T:
+    """Ask one question over a fresh connection.
+
+    Raises DatabaseUnavailableError when the server cannot be reached or refuses us.
+    """
+    try:
+        with single_connection_engine(url).connect() as connection:
+            return question(connection)
+    except OperationalError as error:
+        raise unavailable(url, error) from None
+
+
+def unavailable(url: SecretStr, error: DBAPIError) -> DatabaseUnavailableError:
+    """Turn a failed connection into one line that says what to do."""
+    said = describe(error)
+    hint = "check that PostgreSQL runs there and that DATABASE_URL names its host and port"
+    for sign, mend in (
+        ("password authentication failed", "correct the user or password in DATABASE_URL"),
+        ("no password supplied", "put the password into DATABASE_URL"),
+        ("does not exist", "correct the database or user name in DATABASE_URL, or create it"),
+        ("too many clients", "lower the worker count or raise max_connections"),
+    ):
+        if sign in said:
+            hint = mend
+    return DatabaseUnavailableError(f"PostgreSQL at {masked(url)} is not usable: {said}", hint)
+
+
+def rows(connection: Connection, statement: str, **parameters: Any) -> list[Any]:
+    """Run one statement and give all its rows."""
+    return list(connection.execute(text(statement), parameters))

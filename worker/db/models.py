@@ -1,0 +1,390 @@
+"""The tables, as the newest migration leaves them. docs/database/ explains every column and index.
+
+`schema()` builds them for one embedding space. A test compares the catalogue these models give
+with the one the migrations give, so neither can drift.
+"""
+
+from pgvector.sqlalchemy import HALFVEC, VECTOR
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+
+from worker.types import EmbeddingType, Lane, Status
+
+BATCH_STATES = ("queued", "running", "finished", "abandoned")
+SEGMENT_STATES = ("spare", "open", "sealing", "sealed", "emptied", "trash")
+LANES = tuple(Lane)
+STATUSES = tuple(Status)
+
+
+def schema(dimension: int, column_type: EmbeddingType) -> MetaData:
+    """Give all tables for vectors of `dimension` numbers stored as `column_type`."""
+    metadata = MetaData()
+    _tenants(metadata)
+    _projects(metadata)
+    _batches(metadata)
+    _documents(metadata)
+    _segments(metadata)
+    _chunks(metadata, HALFVEC(dimension) if column_type is EmbeddingType.HALFVEC else VECTOR(dimension))
+    _operations(metadata)
+    return metadata
+
+
+def _uuid_key(name: str) -> Column[object]:
+    return Column(name, Uuid, nullable=False, server_default=text("gen_random_uuid()"))
+
+
+def _times() -> tuple[Column[object], Column[object]]:
+    return (_time("created_at"), _time("updated_at"))
+
+
+def _time(name: str) -> Column[object]:
+    return Column(name, DateTime(timezone=True), nullable=False, server_default=text("now()"))
+
+
+def _moment(name: str) -> Column[object]:
+    return Column(name, DateTime(timezone=True))
+
+
+def _metadata() -> Column[object]:
+    return Column("metadata", JSONB, nullable=False, server_default=text("'{}'::jsonb"))
+
+
+def _one_of(column: str, words: tuple[str, ...]) -> str:
+    return f"{column} IN ({', '.join(repr(str(word)) for word in words)})"
+
+
+def _check(condition: str, name: str) -> CheckConstraint:
+    return CheckConstraint(text(condition), name=name)
+
+
+def _tenants(metadata: MetaData) -> Table:
+    return Table(
+        "tenants",
+        metadata,
+        _uuid_key("tenant_id"),
+        Column("name", Text, nullable=False),
+        _moment("bulk_served_at"),
+        _moment("interactive_served_at"),
+        _metadata(),
+        *_times(),
+        PrimaryKeyConstraint("tenant_id", name="tenants_pkey"),
+        UniqueConstraint("name", name="tenants_name_key"),
+        _check("name <> '' AND length(name) <= 200", "tenants_name_check"),
+        _check("jsonb_typeof(metadata) = 'object'", "tenants_metadata_check"),
+    )
+
+
+def _projects(metadata: MetaData) -> Table:
+    return Table(
+        "projects",
+        metadata,
+        _uuid_key("project_id"),
+        Column("tenant_id", Uuid, nullable=False),
+        Column("name", Text, nullable=False),
+        _metadata(),
+        *_times(),
+        PrimaryKeyConstraint("project_id", name="projects_pkey"),
+        ForeignKeyConstraint(["tenant_id"], ["tenants.tenant_id"], name="projects_tenant_id_fkey"),
+        UniqueConstraint("tenant_id", "name", name="projects_tenant_id_name_key"),
+        UniqueConstraint("tenant_id", "project_id", name="projects_tenant_id_project_id_key"),
+        _check("name <> '' AND length(name) <= 200", "projects_name_check"),
+        _check("jsonb_typeof(metadata) = 'object'", "projects_metadata_check"),
+    )
+
+
+def _batches(metadata: MetaData) -> Table:
+    return Table(
+        "batches",
+        metadata,
+        _uuid_key("batch_id"),
+        Column("tenant_id", Uuid, nullable=False),
+        Column("lane", Text, nullable=False),
+        Column("state", Text, nullable=False, server_default=text("'queued'")),
+        Column("documents", Integer, nullable=False),
+        _moment("published_at"),
+        Column("publications", Integer, nullable=False, server_default=text("0")),
+        Column("lease_token", Uuid),
+        _moment("lease_expires_at"),
+        Column("worker", Text),
+        Column("progress", Integer, nullable=False, server_default=text("0")),
+        _moment("finished_at"),
+        *_times(),
+        PrimaryKeyConstraint("batch_id", name="batches_pkey"),
+        ForeignKeyConstraint(["tenant_id"], ["tenants.tenant_id"], name="batches_tenant_id_fkey"),
+        _check(_one_of("state", BATCH_STATES), "batches_state_check"),
+        _check(_one_of("lane", LANES), "batches_lane_check"),
+        _check("documents > 0 AND progress BETWEEN 0 AND documents", "batches_progress_check"),
+        _check("publications >= 0", "batches_publications_check"),
+        _check(
+            "(state = 'running') = (lease_token IS NOT NULL AND lease_expires_at IS NOT NULL)"
+            " AND (lease_token IS NULL) = (lease_expires_at IS NULL)",
+            "batches_lease_check",
+        ),
+        _check("(state IN ('finished', 'abandoned')) = (finished_at IS NOT NULL)", "batches_finished_check"),
+        Index("batches_tenant_id_idx", "tenant_id"),
+        Index("batches_unfinished_idx", "state", "lane", postgresql_where=text("finished_at IS NULL")),
+        Index("batches_finished_at_idx", "finished_at", postgresql_where=text("finished_at IS NOT NULL")),
+    )
+
+
+def _documents(metadata: MetaData) -> Table:
+    return Table(
+        "documents",
+        metadata,
+        _uuid_key("document_id"),
+        Column("tenant_id", Uuid, nullable=False),
+        Column("project_id", Uuid),
+        Column("filename", Text, nullable=False),
+        Column("source_path", Text, nullable=False),
+        Column("source_key", LargeBinary, nullable=False),
+        Column("content", LargeBinary),
+        Column("file_type", Text, nullable=False),
+        Column("size_bytes", BigInteger),
+        _moment("source_modified_at"),
+        Column("content_hash", LargeBinary),
+        Column("fingerprint", LargeBinary),
+        Column("total_chunks", Integer),
+        Column("chunks_embedded", Integer, nullable=False, server_default=text("0")),
+        Column("chunks_reused", Integer, nullable=False, server_default=text("0")),
+        _metadata(),
+        Column("cleaned", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
+        Column("lane", Text, nullable=False, server_default=text("'bulk'")),
+        Column("status", Text, nullable=False, server_default=text("'pending'")),
+        Column("duplicate_of", Uuid),
+        Column("requested_version", Integer, nullable=False, server_default=text("1")),
+        Column("claimed_version", Integer, nullable=False, server_default=text("0")),
+        Column("batch_id", Uuid),
+        Column("isolated", Boolean, nullable=False, server_default=text("false")),
+        Column("attempts", Integer, nullable=False, server_default=text("0")),
+        _moment("next_attempt_at"),
+        Column("error_code", Text),
+        Column("error_message", Text),
+        _time("queued_at"),
+        _moment("settled_at"),
+        _moment("deleted_at"),
+        *_times(),
+        PrimaryKeyConstraint("document_id", name="documents_pkey"),
+        *_document_keys(),
+        *_document_checks(),
+        *_document_indexes(),
+    )
+
+
+def _document_keys() -> list[ForeignKeyConstraint | UniqueConstraint]:
+    return [
+        # chunks refer to (tenant, document): a chunk of another tenant than its document is unstorable
+        UniqueConstraint("tenant_id", "document_id", name="documents_tenant_id_document_id_key"),
+        ForeignKeyConstraint(["tenant_id"], ["tenants.tenant_id"], name="documents_tenant_id_fkey"),
+        ForeignKeyConstraint(
+            ["tenant_id", "project_id"],
+            ["projects.tenant_id", "projects.project_id"],
+            name="documents_project_id_fkey",
+        ),
+        ForeignKeyConstraint(["batch_id"], ["batches.batch_id"], name="documents_batch_id_fkey"),
+        ForeignKeyConstraint(
+            ["tenant_id", "duplicate_of"],
+            ["documents.tenant_id", "documents.document_id"],
+            name="documents_duplicate_of_fkey",
+        ),
+    ]
+
+
+def _document_checks() -> list[CheckConstraint]:
+    rules = {
+        "status": _one_of("status", STATUSES),
+        "lane": _one_of("lane", LANES),
+        "filename": "filename <> '' AND source_path <> ''",
+        "source_key": "octet_length(source_key) = 32",
+        "content_hash": "octet_length(content_hash) = 32",
+        "fingerprint": "octet_length(fingerprint) = 32",
+        "size_bytes": "size_bytes >= 0",
+        "chunk_set": "(fingerprint IS NULL) = (total_chunks IS NULL) AND total_chunks >= 0"
+        " AND (fingerprint IS NULL OR content_hash IS NOT NULL)",
+        "chunk_counts": "chunks_embedded >= 0 AND chunks_reused >= 0",
+        "metadata": "jsonb_typeof(metadata) = 'object' AND jsonb_typeof(cleaned) = 'object'",
+        "versions": "claimed_version BETWEEN 0 AND requested_version",
+        "attempts": "attempts >= 0",
+        "completed": "status <> 'completed'"
+        " OR fingerprint IS NOT NULL AND claimed_version = requested_version",
+        "duplicate": "(status = 'duplicate') = (duplicate_of IS NOT NULL) AND duplicate_of <> document_id"
+        " AND (status <> 'duplicate' OR fingerprint IS NULL AND content_hash IS NOT NULL)",
+        "skipped": "status <> 'skipped' OR fingerprint IS NULL AND error_code IS NOT NULL",
+        "failed": "status <> 'failed' OR error_code IS NOT NULL AND error_message IS NOT NULL",
+        "batch": "CASE status WHEN 'processing' THEN batch_id IS NOT NULL WHEN 'pending' THEN true"
+        " ELSE batch_id IS NULL END",
+        "next_attempt": "next_attempt_at IS NULL OR status = 'pending'",
+        "settled": "(status IN ('pending', 'processing')) = (settled_at IS NULL)",
+    }
+    return [_check(rule, f"documents_{name}_check") for name, rule in rules.items()]
+
+
+def _document_indexes() -> list[Index]:
+    return [
+        Index(
+            "documents_source_key",
+            "tenant_id",
+            "project_id",
+            "source_key",
+            unique=True,
+            postgresql_nulls_not_distinct=True,
+            postgresql_where=text("deleted_at IS NULL"),
+        ),
+        # one owner a content; `fingerprint` is set exactly while the document has a chunk set
+        Index(
+            "documents_owner_key",
+            "tenant_id",
+            "project_id",
+            "content_hash",
+            unique=True,
+            postgresql_nulls_not_distinct=True,
+            postgresql_where=text("fingerprint IS NOT NULL AND deleted_at IS NULL"),
+        ),
+        Index("documents_content_hash_idx", "content_hash"),
+        Index("documents_status_idx", "status", "tenant_id", "project_id"),
+        Index(
+            "documents_waiting_idx",
+            "lane",
+            "tenant_id",
+            "queued_at",
+            postgresql_where=text("status = 'pending' AND batch_id IS NULL AND deleted_at IS NULL"),
+        ),
+        Index("documents_project_id_idx", "project_id"),
+        Index("documents_batch_id_idx", "batch_id", postgresql_where=text("batch_id IS NOT NULL")),
+        Index(
+            "documents_duplicate_of_idx",
+            "tenant_id",
+            "duplicate_of",
+            postgresql_where=text("duplicate_of IS NOT NULL"),
+        ),
+        Index("documents_created_at_idx", "created_at"),
+    ]
+
+
+def _segments(metadata: MetaData) -> None:
+    Table(
+        "embedding_space",
+        metadata,
+        Column("singleton", Boolean, nullable=False, server_default=text("true")),
+        Column("dimension", Integer, nullable=False),
+        Column("column_type", Text, nullable=False),
+        *_times(),
+        PrimaryKeyConstraint("singleton", name="embedding_space_pkey"),
+        _check("singleton", "embedding_space_singleton_check"),
+        _check("dimension > 0", "embedding_space_dimension_check"),
+        _check(_one_of("column_type", tuple(EmbeddingType)), "embedding_space_column_type_check"),
+    )
+    Table(
+        "segments",
+        metadata,
+        Column("segment", Integer, nullable=False, autoincrement=False),
+        Column("leaf", Text, nullable=False),
+        Column("state", Text, nullable=False),
+        *_times(),
+        PrimaryKeyConstraint("segment", name="segments_pkey"),
+        UniqueConstraint("leaf", name="segments_leaf_key"),
+        _check(_one_of("state", SEGMENT_STATES), "segments_state_check"),
+        _check("(state = 'trash') = (segment = -1) AND segment <> 0", "segments_trash_check"),
+        Index("segments_open_key", "state", unique=True, postgresql_where=text("state = 'open'")),
+    )
+
+
+def _chunks(metadata: MetaData, vector: HALFVEC | VECTOR) -> Table:
+    return Table(
+        "chunks",
+        metadata,
+        Column("segment", Integer, nullable=False, autoincrement=False),
+        _uuid_key("chunk_id"),
+        Column("document_id", Uuid, nullable=False),
+        Column("tenant_id", Uuid, nullable=False),
+        Column("project_id", Uuid),
+        Column("chunk_index", BigInteger, nullable=False),
+        Column("char_length", Integer, nullable=False),
+        Column("text", Text, nullable=False),
+        Column("heading_path", ARRAY(Text), nullable=False, server_default=text("'{}'::text[]")),
+        Column("content_hash", LargeBinary, nullable=False),
+        Column("embedding", vector),
+        _metadata(),
+        *_times(),
+        PrimaryKeyConstraint("segment", "chunk_id", name="chunks_pkey"),
+        ForeignKeyConstraint(
+            ["tenant_id", "document_id"],
+            ["documents.tenant_id", "documents.document_id"],
+            name="chunks_document_id_fkey",
+        ),
+        _check("chunk_index >= 0 AND char_length > 0", "chunks_position_check"),
+        _check("text <> ''", "chunks_text_check"),
+        _check("octet_length(content_hash) = 32", "chunks_content_hash_check"),
+        _check("jsonb_typeof(metadata) = 'object'", "chunks_metadata_check"),
+        Index("chunks_document_id_idx", "document_id", "chunk_index"),
+        Index("chunks_content_hash_idx", "tenant_id", "content_hash"),
+        Index("chunks_project_id_idx", "project_id"),
+        Index("chunks_created_at_idx", "created_at"),
+        postgresql_partition_by="LIST (segment)",
+    )
+
+
+def _operations(metadata: MetaData) -> None:
+    Table(
+        "heartbeats",
+        metadata,
+        Column("name", Text, nullable=False),
+        Column("kind", Text, nullable=False),
+        Column("slots", Integer, nullable=False),
+        Column("pid", Integer, nullable=False),
+        _time("seen_at"),
+        *_times(),
+        PrimaryKeyConstraint("name", name="heartbeats_pkey"),
+        _check("slots >= 0", "heartbeats_slots_check"),
+    )
+    Table(
+        "maintenance_runs",
+        metadata,
+        _uuid_key("run_id"),
+        Column("chore", Text, nullable=False),
+        Column("outcome", Text, nullable=False),
+        Column("details", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
+        Column("error_message", Text),
+        _time("started_at"),
+        _moment("finished_at"),
+        *_times(),
+        PrimaryKeyConstraint("run_id", name="maintenance_runs_pkey"),
+        _check("outcome IN ('running', 'done', 'failed', 'locked')", "maintenance_runs_outcome_check"),
+        _check("(outcome = 'running') = (finished_at IS NULL)", "maintenance_runs_finished_check"),
+        Index("maintenance_runs_chore_idx", "chore", "started_at"),
+        Index("maintenance_runs_created_at_idx", "created_at"),
+    )
+    Table(
+        "evaluation_runs",
+        metadata,
+        _uuid_key("run_id"),
+        Column("tenant_id", Uuid, nullable=False),
+        Column("query", Text, nullable=False),
+        Column("response", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
+        Column("sources", JSONB, nullable=False, server_default=text("'[]'::jsonb")),
+        Column("latency_ms", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
+        Column("token_count", Integer),
+        _metadata(),
+        *_times(),
+        PrimaryKeyConstraint("run_id", name="evaluation_runs_pkey"),
+        ForeignKeyConstraint(["tenant_id"], ["tenants.tenant_id"], name="evaluation_runs_tenant_id_fkey"),
+        _check("token_count >= 0", "evaluation_runs_token_count_check"),
+        Index("evaluation_runs_tenant_id_idx", "tenant_id", "created_at"),
+        Index("evaluation_runs_created_at_idx", "created_at"),
+    )

@@ -1,0 +1,72 @@
+"""`heartbeats` and `maintenance_runs`: who is alive, and what the schedule did."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, text
+
+# A heartbeat older than this many of its intervals is a dead worker's.
+STALE_AFTER = 4
+
+
+def beat_heart(connection: Connection, name: str, kind: str, slots: int, pid: int) -> None:
+    """Record that a process is alive now. The database's clock counts."""
+    connection.execute(
+        text("""
+            INSERT INTO heartbeats (name, kind, slots, pid) VALUES (:name, :kind, :slots, :pid)
+            ON CONFLICT (name) DO UPDATE SET kind = excluded.kind, slots = excluded.slots,
+                pid = excluded.pid, seen_at = now(), updated_at = now()"""),
+        {"name": name, "kind": kind, "slots": slots, "pid": pid},
+    )
+
+
+def stop_heart(connection: Connection, name: str) -> None:
+    """Forget a process that ends in order."""
+    connection.execute(text("DELETE FROM heartbeats WHERE name = :name"), {"name": name})
+
+
+def live_slots(connection: Connection, kind: str, heartbeat_seconds: int) -> int:
+    """Count the slots of living workers of a kind."""
+    found = connection.execute(
+        text("""
+            SELECT coalesce(sum(slots), 0) FROM heartbeats
+            WHERE kind = :kind AND seen_at > now() - make_interval(secs => :seconds)"""),
+        {"kind": kind, "seconds": heartbeat_seconds * STALE_AFTER},
+    )
+    return int(found.scalar_one())
+
+
+def open_run(connection: Connection, chore: str) -> UUID:
+    """Record that a chore began."""
+    run_id: UUID = connection.execute(
+        text("INSERT INTO maintenance_runs (chore, outcome) VALUES (:chore, 'running') RETURNING run_id"),
+        {"chore": chore},
+    ).scalar_one()
+    return run_id
+
+
+def close_run(
+    connection: Connection, run_id: UUID, outcome: str, details: Mapping[str, Any], error: str | None = None
+) -> None:
+    """Record how a chore ended."""
+    connection.execute(
+        text("""
+            UPDATE maintenance_runs SET outcome = :outcome, details = CAST(:details AS jsonb),
+                   error_message = :error, finished_at = now(), updated_at = now()
+            WHERE run_id = :run_id"""),
+        {"run_id": run_id, "outcome": outcome, "details": json.dumps(details), "error": error},
+    )
+
+
+def close_dead_runs(connection: Connection, chore: str) -> int:
+    """Close the runs of a chore that were cut short. Call it holding the chore's lock."""
+    closed = connection.execute(
+        text("""
+            UPDATE maintenance_runs SET outcome = 'failed', error_message = 'cut short', finished_at = now(),
+                   updated_at = now()
+            WHERE chore = :chore AND outcome = 'running'"""),
+        {"chore": chore},
+    )
+    return closed.rowcount

@@ -1,0 +1,276 @@
+"""What producers do to `documents`: submit, cancel, delete, restore, retry. Set-based: a query a slice."""
+
+import base64
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, text
+
+from worker.db import chunks
+from worker.db.documents import move, release_duplicates, same_project
+from worker.steps.fingerprint import source_key
+from worker.types import FileType, Lane, Status
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """One document as a producer hands it over, ready for its row."""
+
+    source_path: str
+    filename: str
+    file_type: FileType
+    size_bytes: int | None
+    modified_us: int | None
+    content: bytes | None
+    metadata_json: str
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Whose documents are meant."""
+
+    tenant_id: UUID
+    project_id: UUID | None
+
+    def condition(self, alias: str = "d.") -> str:
+        """Give the condition on a row of `documents`."""
+        return f"{alias}tenant_id = :tenant_id AND {same_project(self.project_id, alias)}"
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """Give what `condition` refers to."""
+        return {"tenant_id": self.tenant_id, "project_id": self.project_id}
+
+
+def ensure_scope(connection: Connection, tenant: str, project: str | None) -> Scope:
+    """Find a tenant and project by name, made where they are new."""
+    insert = "INSERT INTO tenants (name) VALUES (:name) ON CONFLICT (name) DO NOTHING"
+    scope = find_scope(connection, tenant, project)
+    if scope is not None:
+        return scope
+    connection.execute(text(insert), {"name": tenant})
+    tenant_id = connection.execute(
+        text("SELECT tenant_id FROM tenants WHERE name = :name"), {"name": tenant}
+    ).scalar_one()
+    if project is not None:
+        connection.execute(
+            text("""INSERT INTO projects (tenant_id, name) VALUES (:tenant_id, :name)
+                    ON CONFLICT (tenant_id, name) DO NOTHING"""),
+            {"tenant_id": tenant_id, "name": project},
+        )
+    found = find_scope(connection, tenant, project)
+    assert found is not None
+    return found
+
+
+def find_scope(connection: Connection, tenant: str, project: str | None) -> Scope | None:
+    """Find a tenant and project by name; None when either is unknown."""
+    row = connection.execute(
+        text("""
+            SELECT t.tenant_id, p.project_id FROM tenants t
+            LEFT JOIN projects p ON p.tenant_id = t.tenant_id AND p.name = :project
+            WHERE t.name = :tenant"""),
+        {"tenant": tenant, "project": project},
+    ).one_or_none()
+    if row is None or (project is not None and row.project_id is None):
+        return None
+    return Scope(row.tenant_id, row.project_id)
+
+
+def submit(
+    connection: Connection,
+    scope: Scope,
+    documents: Sequence[Submission],
+    *,
+    lane: Lane,
+    recipe: bytes,
+    checksum: bool = False,
+) -> tuple[list[UUID], list[UUID]]:
+    """Record documents, of distinct source paths; gives the ids of the new and of the changed ones.
+
+    A document counts as unchanged, and nothing is written, when it has the size and modification time
+    (or, inline, the content) it was last submitted with and its chunk set was made by the same recipe;
+    `checksum` has every one read and hashed. A changed one becomes pending; while it is being
+    processed it gets a new version, which its worker finds when it finishes.
+    """
+    written = connection.execute(
+        text(_SUBMIT.format(same_project=same_project(scope.project_id, "d."))),
+        {
+            **scope.parameters,
+            "documents": json.dumps([_record(document) for document in documents], ensure_ascii=False),
+            "lane": lane.value,
+            "recipe": recipe,
+            "checksum": checksum,
+        },
+    ).all()
+    new = [row.document_id for row in written if row.requested_version == 1]
+    return new, [row.document_id for row in written if row.requested_version > 1]
+
+
+def _record(document: Submission) -> dict[str, Any]:
+    return {
+        "source_path": document.source_path,
+        "source_key": source_key(document.source_path).hex(),
+        "filename": document.filename,
+        "file_type": document.file_type.value,
+        "size_bytes": document.size_bytes,
+        "modified_us": document.modified_us,
+        "content": None if document.content is None else base64.b64encode(document.content).decode(),
+        "metadata": document.metadata_json,
+    }
+
+
+# `json` and not `jsonb`: a string of jsonb is limited to 256 MB, and inline content may come near it.
+# The fingerprint is that of worker/steps/fingerprint.py; a test holds the two together.
+_SUBMIT = """
+WITH input AS (
+    SELECT i.source_path, decode(i.source_key, 'hex') AS source_key, i.filename, i.file_type, i.size_bytes,
+           to_timestamp(i.modified_us / 1e6) AS source_modified_at, decode(i.content, 'base64') AS content,
+           i.metadata::jsonb AS metadata
+    FROM json_to_recordset(:documents) AS i(
+        source_path text, source_key text, filename text, file_type text, size_bytes bigint,
+        modified_us bigint, content text, metadata text)
+), changed AS (
+    SELECT i.* FROM input i
+    LEFT JOIN documents d ON d.tenant_id = :tenant_id AND {same_project}
+        AND d.source_key = i.source_key AND d.deleted_at IS NULL
+    WHERE d.document_id IS NULL OR :checksum OR NOT (
+        d.status NOT IN ('failed', 'cancelled')
+        AND d.file_type = i.file_type AND d.metadata = i.metadata
+        AND CASE WHEN i.content IS NOT NULL THEN d.content IS NOT DISTINCT FROM i.content
+                 ELSE d.content IS NULL AND coalesce(d.size_bytes = i.size_bytes, false)
+                      AND coalesce(d.source_modified_at = i.source_modified_at, false) END
+        AND (d.fingerprint IS NULL OR d.status <> 'completed'
+             OR d.fingerprint = sha256(d.content_hash || :recipe || convert_to(d.file_type, 'UTF8')))
+        AND NOT (d.status = 'pending' AND d.lane = 'bulk' AND :lane = 'interactive'))
+)
+INSERT INTO documents AS d
+    (tenant_id, project_id, source_path, source_key, filename, file_type, size_bytes, source_modified_at,
+     content, metadata, lane)
+SELECT :tenant_id, :project_id, source_path, source_key, filename, file_type, size_bytes,
+       source_modified_at, content, metadata, :lane
+FROM changed ORDER BY source_key
+ON CONFLICT (tenant_id, project_id, source_key) WHERE deleted_at IS NULL DO UPDATE SET
+    filename = excluded.filename, file_type = excluded.file_type, size_bytes = excluded.size_bytes,
+    source_modified_at = excluded.source_modified_at, content = excluded.content,
+    metadata = excluded.metadata, lane = excluded.lane, requested_version = d.requested_version + 1,
+    status = CASE d.status WHEN 'processing' THEN 'processing' ELSE 'pending' END,
+    attempts = 0, isolated = false, duplicate_of = NULL, next_attempt_at = NULL, error_code = NULL,
+    error_message = NULL, settled_at = NULL, queued_at = now(), updated_at = now()
+RETURNING d.document_id, d.requested_version"""
+
+
+def cancel(connection: Connection, scope: Scope, document_ids: Sequence[UUID] | None) -> int:
+    """Cancel what is not settled: these documents, or all of the scope. What was searchable stays so."""
+    chosen = "" if document_ids is None else " AND d.document_id = ANY(:ids)"
+    moved = move(
+        connection,
+        Status.CANCELLED,
+        where=f"{scope.condition()} AND d.deleted_at IS NULL{chosen}",
+        ids=list(document_ids or ()),
+        **scope.parameters,
+    )
+    release_duplicates(connection, [row.document_id for row in moved])
+    return len(moved)
+
+
+def retry(
+    connection: Connection, scope: Scope, document_ids: Sequence[UUID] | None, error_code: str | None = None
+) -> int:
+    """Make failed and cancelled documents pending again with all their attempts; gives how many."""
+    chosen = "" if document_ids is None else " AND d.document_id = ANY(:ids)"
+    if error_code is not None:
+        chosen += " AND d.error_code = :error_code"
+    moved = move(
+        connection,
+        Status.PENDING,
+        where=f"{scope.condition()} AND d.deleted_at IS NULL AND d.status IN ('failed', 'cancelled'){chosen}",
+        change="attempts = 0, isolated = false, queued_at = now(), error_code = NULL, error_message = NULL",
+        ids=list(document_ids or ()),
+        error_code=error_code,
+        **scope.parameters,
+    )
+    return len(moved)
+
+
+def delete(connection: Connection, scope: Scope, document_ids: Sequence[UUID]) -> int:
+    """Soft-delete documents: at once gone from every search, restorable; gives how many."""
+    deleted = connection.execute(
+        text(f"""
+            WITH chosen AS (
+                SELECT d.document_id FROM documents d
+                WHERE {scope.condition()} AND d.document_id = ANY(:ids) AND d.deleted_at IS NULL
+                ORDER BY d.document_id FOR NO KEY UPDATE)
+            UPDATE documents d SET deleted_at = now(), updated_at = now(),
+                   batch_id = CASE d.status WHEN 'processing' THEN d.batch_id END
+            FROM chosen WHERE d.document_id = chosen.document_id
+            RETURNING d.document_id"""),
+        {"ids": list(document_ids), **scope.parameters},
+    ).scalars()
+    gone = list(deleted)
+    chunks.trash(connection, gone)
+    release_duplicates(connection, gone)
+    return len(gone)
+
+
+def restore(connection: Connection, scope: Scope, document_id: UUID) -> bool:
+    """Bring a deleted document back; False when there is none, or a newer one has taken its path.
+
+    Its chunks are searchable when this commits. Where its content got another owner meanwhile, or it
+    was deleted while being processed, it is processed again.
+    """
+    found = connection.execute(
+        text(f"""
+            SELECT 1 FROM documents d
+            WHERE {scope.condition()} AND d.document_id = :id AND d.deleted_at IS NOT NULL AND NOT EXISTS (
+                SELECT 1 FROM documents n WHERE {scope.condition("n.")} AND n.source_key = d.source_key
+                  AND n.deleted_at IS NULL)
+            FOR NO KEY UPDATE OF d"""),
+        {"id": document_id, **scope.parameters},
+    )
+    if found.one_or_none() is None:
+        return False
+    again = move(
+        connection,
+        Status.PENDING,
+        where=f"{scope.condition()} AND d.document_id = :id AND (d.status IN ('processing', 'duplicate')"
+        f" OR {_taken(scope)})",
+        change="queued_at = now(), attempts = 0, "
+        + ", ".join(f"{c} = CASE WHEN {_taken(scope)} THEN NULL ELSE d.{c} END" for c in _CHUNK_SET),
+        returning="d.fingerprint",
+        id=document_id,
+        **scope.parameters,
+    )
+    if again and again[0].fingerprint is None:
+        chunks.purge_trash(connection, [document_id])
+    connection.execute(
+        text("UPDATE documents SET deleted_at = NULL, updated_at = now() WHERE document_id = :id"),
+        {"id": document_id},
+    )
+    chunks.untrash(connection, [document_id])
+    return True
+
+
+_CHUNK_SET = ("fingerprint", "total_chunks")
+
+
+def _taken(scope: Scope) -> str:
+    """Give the condition that another document owns the content of the chunk set of `d`."""
+    return f"""(d.fingerprint IS NOT NULL AND EXISTS (
+        SELECT 1 FROM documents o WHERE {scope.condition("o.")} AND o.content_hash = d.content_hash
+          AND o.fingerprint IS NOT NULL AND o.deleted_at IS NULL))"""
+
+
+def live_paths(connection: Connection, scope: Scope, folder: str) -> list[tuple[UUID, str]]:
+    """Give (document_id, source_path) of the scope's live documents below a folder."""
+    found = connection.execute(
+        text(f"""
+            SELECT d.document_id, d.source_path FROM documents d
+            WHERE {scope.condition()} AND d.deleted_at IS NULL AND starts_with(d.source_path, :prefix)
+            ORDER BY d.source_path"""),
+        {"prefix": folder.rstrip("/") + "/", **scope.parameters},
+    )
+    return [(row.document_id, row.source_path) for row in found]

@@ -1,0 +1,86 @@
+"""What goes to the broker next: a window of it, interactive first, the tenants in turn.
+
+The database holds the backlog; the broker about two messages a worker slot. A message only wakes a
+worker up: losing every one of them loses nothing.
+"""
+
+import logging
+from collections.abc import Sequence
+from uuid import UUID
+
+from kombu.exceptions import OperationalError
+from redis import RedisError
+from sqlalchemy import Connection
+
+from worker import broker
+from worker.db import batches, operations
+from worker.db.engine import transaction
+from worker.resources import Resources
+from worker.settings import Settings
+from worker.types import Lane, Queue, TaskName
+
+log = logging.getLogger(__name__)
+
+MESSAGES_A_SLOT = 2
+
+QUEUE_OF = {Lane.INTERACTIVE: Queue.INTERACTIVE, Lane.BULK: Queue.INGEST}
+
+
+def dispatch(resources: Resources) -> int:
+    """Form batches while the window has room, and publish them; gives how many.
+
+    A broker that is away is not an error here: the batches stay recorded and are published again.
+    """
+    formed = 0
+    for lane in Lane:
+        with transaction(resources.engine) as connection:
+            batches.lock_dispatch(connection)
+            batch_ids = _form(connection, lane, resources.settings)
+        publish(lane, batch_ids)
+        formed += len(batch_ids)
+    return formed
+
+
+def _form(connection: Connection, lane: Lane, settings: Settings) -> list[UUID]:
+    slots = operations.live_slots(connection, "ingest", settings.heartbeat_seconds)
+    room = MESSAGES_A_SLOT * max(slots, 1) - batches.queued_count(connection, lane)
+    formed: list[UUID] = []
+    while len(formed) < room and (batch_id := batches.form(connection, lane, settings)):
+        formed.append(batch_id)
+    return formed
+
+
+def republish(resources: Resources) -> int:
+    """Publish again what was published a while ago and is not in the broker any more; gives how many.
+
+    A queue shorter than the batches we count in it has lost messages. One published twice is claimed
+    once.
+    """
+    again = 0
+    client = broker.connect(resources.settings)
+    for lane in Lane:
+        try:
+            waiting = broker.queue_length(client, QUEUE_OF[lane])
+        except RedisError as error:
+            log.warning("broker not reached", extra={"reason": str(error)})
+            break
+        with transaction(resources.engine) as connection:
+            lost = batches.queued_count(connection, lane) > waiting
+            seconds = resources.settings.republish_seconds
+            batch_ids = batches.take_unclaimed(connection, lane, seconds) if lost else []
+        publish(lane, batch_ids)
+        again += len(batch_ids)
+    client.close()
+    return again
+
+
+def publish(lane: Lane, batch_ids: Sequence[UUID]) -> None:
+    """Send one message a batch: its id and nothing else."""
+    from worker.app import app
+
+    for batch_id in batch_ids:
+        try:
+            app.send_task(TaskName.INGEST_BATCH.value, args=[str(batch_id)], queue=QUEUE_OF[lane].value)
+        except (OperationalError, RedisError, OSError) as error:
+            log.warning("batch not published", extra={"batch": str(batch_id), "reason": str(error)})
+            return

@@ -1,0 +1,200 @@
+"""From pieces to encoded rows: compare with what is stored, embed what is new, encode into the buffer."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worker.buffer import Range, RowBuffer
+from worker.db import chunks
+from worker.db.documents import Claimed, Settled
+from worker.db.engine import transaction
+from worker.resources import Resources
+from worker.steps.copyrows import document_fields, encode_row
+from worker.steps.plan import Plan, plan
+from worker.steps.prepare import Piece, Text
+from worker.steps.vectors import checked
+from worker.types import Status
+
+Vector = NDArray[np.floating]
+
+
+@dataclass(slots=True)
+class Work:
+    """A document on its way through the pipeline: each step fills in what it found."""
+
+    document: Claimed
+    text: Text
+    size_bytes: int
+    pieces: list[Piece] = field(default_factory=list)
+    plan: Plan = field(default_factory=lambda: Plan((), (), 0))
+    embedded: int = 0
+    reused: int = 0
+    rows: Range = (0, 0)
+
+    def settled(self) -> Settled:
+        """Give the outcome of a document whose chunk set is `pieces`."""
+        return self._outcome(Status.COMPLETED, len(self.pieces), self.embedded, self.reused + self.plan.kept)
+
+    def unchanged(self) -> Settled:
+        """Give the outcome of a document whose chunk set is already what it should be."""
+        total = self.document.total_chunks or 0
+        return self._outcome(Status.COMPLETED, total, 0, total)
+
+    def _outcome(self, status: Status, total: int, embedded: int, reused: int) -> Settled:
+        return Settled(
+            self.document.document_id,
+            status,
+            content_hash=self.text.content_hash,
+            fingerprint=self.text.fingerprint,
+            total_chunks=total,
+            embedded=embedded,
+            reused=reused,
+            size_bytes=self.size_bytes,
+            cleaned=self.text.cleaned,
+        )
+
+    def duplicate(self, owner: UUID) -> Settled:
+        """Give the outcome of a document whose content is another's."""
+        return Settled(
+            self.document.document_id,
+            Status.DUPLICATE,
+            content_hash=self.text.content_hash,
+            duplicate_of=owner,
+            size_bytes=self.size_bytes,
+            cleaned=self.text.cleaned,
+        )
+
+
+class Encoder:
+    """Turns works into rows in a buffer. `check` is called between slices and raises to end the batch."""
+
+    def __init__(self, resources: Resources, buffer: RowBuffer, check: Callable[[], None]) -> None:
+        self._resources, self._buffer, self._check = resources, buffer, check
+        self._slice = resources.settings.embedding_batch_size
+        self._known: dict[bytes, Vector] = {}
+        self._repeated: set[bytes] = set()
+
+    def look_up(self, tenant_id: UUID, works: Sequence[Work]) -> None:
+        """Plan every work against its stored chunks, and fetch the vectors that can be used again."""
+        column_type = self._resources.settings.embedding_type
+        edited = [work.document.document_id for work in works if work.document.fingerprint]
+        with transaction(self._resources.engine) as connection:
+            stored = chunks.stored_chunks(connection, edited)
+            for work in works:
+                before = stored.get(work.document.document_id, [])
+                work.plan = plan(before, [_identity(piece) for piece in work.pieces])
+            times = Counter(piece.content_hash for work in works for piece in _new(work) if not piece.vector)
+            self._known = chunks.known_vectors(connection, tenant_id, list(times), column_type)
+        self._repeated = {content_hash for content_hash, count in times.items() if count > 1}
+
+    def groups(self, works: Sequence[Work]) -> Iterator[list[Work]]:
+        """Give runs of works whose new chunks fill one call of the model, large works alone."""
+        group: list[Work] = []
+        size = 0
+        for work in works:
+            if group and size + len(work.plan.insert) > self._slice:
+                yield group
+                group, size = [], 0
+            group.append(work)
+            size += len(work.plan.insert)
+        if group:
+            yield group
+
+    def encode(self, group: Sequence[Work]) -> bool:
+        """Append the new rows of these works to the buffer (True), or raise and leave it as it was.
+
+        Raises DocumentError for a vector that may not be stored, TransientError from the model.
+        """
+        before = self._buffer.size
+        try:
+            for work in group:
+                work.embedded = work.reused = 0
+                work.rows = (self._buffer.size, self._buffer.size)
+            rows = ((work, position, index) for work in group for position, index in work.plan.insert)
+            while part := list(islice(rows, self._slice)):
+                self._check()
+                self._encode_slice(part)
+        except BaseException:
+            self._buffer.take_back(before)
+            raise
+        return True
+
+    def _encode_slice(self, rows: list[tuple[Work, int, int]]) -> None:
+        vectors, computed = self._vectors([work.pieces[position] for work, position, _ in rows])
+        for (work, position, index), vector in zip(rows, vectors, strict=True):
+            piece = work.pieces[position]
+            start = self._buffer.size
+            self._buffer.append(
+                encode_row(
+                    _prefix(work.document),
+                    chunk_index=index,
+                    char_length=piece.char_length,
+                    text=piece.text.encode(),
+                    heading_path=piece.heading_path,
+                    content_hash=piece.content_hash,
+                    embedding=vector,
+                    metadata=piece.metadata_json.encode(),
+                )
+            )
+            work.rows = (work.rows[0] if work.rows[1] > work.rows[0] else start, self._buffer.size)
+            self._count(work, piece, computed, vector)
+
+    @staticmethod
+    def _count(work: Work, piece: Piece, computed: set[bytes], vector: Vector | None) -> None:
+        """Count a chunk as embedded the first time its vector is computed, as reused after that."""
+        if piece.content_hash in computed:
+            computed.remove(piece.content_hash)
+            work.embedded += 1
+        elif vector is not None and piece.vector is None:
+            work.reused += 1
+
+    def _vectors(self, pieces: Sequence[Piece]) -> tuple[list[Vector | None], set[bytes]]:
+        """Give each piece its vector, and the hashes of those that had to be computed."""
+        given = self._checked([piece.vector for piece in pieces if piece.vector is not None])
+        new = {
+            piece.content_hash: piece.text
+            for piece in pieces
+            if piece.vector is None and piece.content_hash not in self._known
+        }
+        found = self._embed(new)
+        self._known |= {key: vector for key, vector in found.items() if key in self._repeated}
+        handed_in = iter(given)
+        return [
+            next(handed_in)
+            if piece.vector is not None
+            else found.get(piece.content_hash, self._known.get(piece.content_hash))
+            for piece in pieces
+        ], set(found)
+
+    def _embed(self, texts: dict[bytes, str]) -> dict[bytes, Vector]:
+        vectors = self._resources.embedder.embed(list(texts.values())) if texts else None
+        if vectors is None:
+            return {}
+        return dict(zip(texts, self._checked(vectors, len(texts)), strict=True))
+
+    def _checked(self, vectors: Any, count: int | None = None) -> NDArray[np.floating]:
+        settings = self._resources.settings
+        return checked(
+            vectors,
+            count=len(vectors) if count is None else count,
+            dimension=settings.embedding_dimension,
+            column_type=settings.embedding_type,
+        )
+
+
+def _new(work: Work) -> Iterator[Piece]:
+    return (work.pieces[position] for position, _ in work.plan.insert)
+
+
+def _identity(piece: Piece) -> tuple[Any, ...]:
+    return chunks.identity(piece.content_hash, piece.char_length, piece.heading_path, piece.metadata)
+
+
+def _prefix(document: Claimed) -> bytes:
+    return document_fields(document.document_id, document.tenant_id, document.project_id)

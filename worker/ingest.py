@@ -1,0 +1,210 @@
+"""Ingest one batch of documents.
+
+    tx 1   claim: lease, documents into processing, one attempt charged
+           │  load → decode → fingerprint                        unchanged · skipped · failed · later
+    read   │  who owns these contents                            duplicate
+           │  chunk
+    read   │  stored chunks, vectors known by hash
+           │  plan → embed → encode rows into the buffer         failed · later
+    tx 2   fence → lock documents → remove → COPY → settle → release duplicates → finish
+
+Between the transactions no connection is held but for the two short reads; the lease is renewed
+by a thread. If the one write is refused, each document is written alone, with its own error.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TypeVar
+from uuid import UUID
+
+from sqlalchemy.exc import DBAPIError
+
+from worker import sources
+from worker.buffer import RowBuffer
+from worker.db import batches, documents
+from worker.db.documents import Claimed, Settled
+from worker.db.engine import transaction
+from worker.encoding import Encoder, Work
+from worker.errors import DocumentError, LeaseLostError, SkipDocument, TransientError
+from worker.lease import Heartbeat
+from worker.resources import Resources
+from worker.steps import prepare
+from worker.types import Status
+from worker.writing import Later, Writer, ended
+
+log = logging.getLogger(__name__)
+
+Report = Callable[[int, int], None]
+T = TypeVar("T")
+
+
+class HandBackError(Exception):
+    """The batch ends early: what is not done goes back to the backlog."""
+
+
+def ingest_batch(
+    resources: Resources,
+    batch_id: UUID,
+    worker: str,
+    *,
+    stopping: Callable[[], bool] = lambda: False,
+    report: Report = lambda _done, _total: None,
+) -> dict[str, int] | None:
+    """Process a queued batch; gives how many documents ended in each status.
+
+    None when the batch is not ours to take: claimed, finished or unknown. Raises LeaseLostError when
+    it was taken away meanwhile: nothing of it was written then. `stopping` is asked often; once it
+    says yes, what is done is written and the rest is handed back.
+    """
+    settings = resources.settings
+    with transaction(resources.engine) as connection:
+        lease = batches.claim(connection, batch_id, worker, settings.lease_seconds)
+        claimed = documents.start(connection, batch_id) if lease else []
+    if lease is None:
+        return None
+    with (
+        Heartbeat(resources.engine, lease, settings) as heart,
+        RowBuffer(settings.write_buffer_bytes) as buffer,
+    ):
+        run = BatchRun(resources, heart, stopping)
+        encoder = Encoder(resources, buffer, run.check)
+        works = run.encode(encoder, run.prepare(claimed, lease.tenant_id), lease.tenant_id, report)
+        writer = Writer(resources, lease, buffer, run.must_stop)
+        writer.write(works, run.settled, run.later)
+        return dict(writer.written)
+
+
+class BatchRun:
+    """The steps of one batch before its write, and what they settled on the way."""
+
+    def __init__(self, resources: Resources, heart: Heartbeat, stopping: Callable[[], bool]) -> None:
+        self._resources, self._heart, self._stopping = resources, heart, stopping
+        self.settled: list[Settled] = []
+        self.later: list[Later] = []
+
+    def must_stop(self) -> bool:
+        """Tell whether the process is to stop or the batch has had its time."""
+        return self._stopping() or self._heart.overdue
+
+    def check(self) -> None:
+        """Raise what ends the batch early: a lost lease, a stop, or its time being up."""
+        self._heart.check()
+        if self.must_stop():
+            raise HandBackError
+
+    def prepare(self, claimed: Sequence[Claimed], tenant_id: UUID) -> list[Work]:
+        """Read, compare and cut; gives the works that have a chunk set to be made."""
+        read = []
+        for document in claimed:
+            if self.must_stop():
+                break
+            self._heart.check()
+            read.append(self._guard(document, partial(self._read, document)))
+        works = self._without_duplicates([work for work in read if work], tenant_id)
+        return [work for work in works if self._guard(work.document, partial(self._split, work))]
+
+    def _read(self, document: Claimed) -> Work | None:
+        data = sources.load(document.source_path, document.content, self._resources.settings)
+        text = prepare.read(data, document.filename, document.file_type, self._resources.recipe)
+        work = Work(document, text, len(data))
+        if text.fingerprint != document.fingerprint:
+            return work
+        self.settled.append(work.unchanged())
+        return None
+
+    def _without_duplicates(self, works: Sequence[Work], tenant_id: UUID) -> list[Work]:
+        """Settle the works whose content another document of the project owns, or is about to."""
+        owners = self._owners(works, tenant_id)
+        first: list[Work] = []
+        for work in works:
+            document = work.document
+            owner = owners.setdefault((document.project_id, work.text.content_hash), document.document_id)
+            if owner == document.document_id:
+                first.append(work)
+            else:
+                self.settled.append(work.duplicate(owner))
+        return first
+
+    def _owners(self, works: Sequence[Work], tenant_id: UUID) -> dict[tuple[UUID | None, bytes], UUID]:
+        owners: dict[tuple[UUID | None, bytes], UUID] = {}
+        if not works:
+            return owners
+        with transaction(self._resources.engine) as connection:
+            for project_id in {work.document.project_id for work in works}:
+                hashes = [w.text.content_hash for w in works if w.document.project_id == project_id]
+                found = documents.owners_of(connection, tenant_id, project_id, hashes)
+                owners |= {(project_id, content_hash): owner for content_hash, owner in found.items()}
+        return owners
+
+    def _split(self, work: Work) -> bool:
+        settings = self._resources.settings
+        work.pieces = prepare.split(
+            work.text.text,
+            work.document.file_type,
+            model=self._resources.embedder.model,
+            size=settings.chunk_size,
+            overlap=settings.chunk_overlap,
+            most=settings.max_document_chunks,
+        )
+        return True
+
+    def encode(self, encoder: Encoder, works: list[Work], tenant_id: UUID, report: Report) -> list[Work]:
+        """Plan, embed and encode; gives the works whose rows are in the buffer."""
+        if not works:
+            return []
+        encoder.look_up(tenant_id, works)
+        done: list[Work] = []
+        for group in encoder.groups(works):
+            try:
+                done += self._encode(encoder, group)
+            except HandBackError:
+                self._charge_if_overdue(group, first=not done)
+                break
+            self._heart.progress = len(self.settled) + len(done)
+            report(self._heart.progress, len(self.settled) + len(works))
+        return done
+
+    def _encode(self, encoder: Encoder, group: list[Work]) -> list[Work]:
+        """Encode a group of works together; where that fails, each alone, with its own error."""
+        if len(group) == 1:
+            work = group[0]
+            return group if self._guard(work.document, partial(encoder.encode, group)) else []
+        try:
+            encoder.encode(group)
+        except DocumentError:
+            return [work for alone in group for work in self._encode(encoder, [alone])]
+        return group
+
+    def _charge_if_overdue(self, group: Sequence[Work], *, first: bool) -> None:
+        """Charge a document that by itself takes longer than a batch may: it may be poison."""
+        if first and self._heart.overdue and not self._stopping():
+            limit = self._resources.settings.task_soft_time_limit
+            error = TransientError("time_limit", f"not done within TASK_SOFT_TIME_LIMIT, {limit} s")
+            for work in group:
+                self._put_off(work.document, error)
+
+    def _guard(self, document: Claimed, step: Callable[[], T]) -> T | None:
+        """Run a document's step; an error becomes that document's outcome, and no other's."""
+        try:
+            return step()
+        except SkipDocument as reason:
+            self.settled.append(ended(document, Status.SKIPPED, reason))
+        except TransientError as error:
+            self._put_off(document, error)
+        except DocumentError as error:
+            self.settled.append(ended(document, Status.FAILED, error))
+        except (DBAPIError, LeaseLostError, HandBackError):
+            raise
+        except Exception as error:  # a fault of ours must not take its neighbours along
+            log.exception("document failed", extra={"document": str(document.document_id)})
+            fault = DocumentError("internal", f"{type(error).__name__}: {error}"[:500])
+            self.settled.append(ended(document, Status.FAILED, fault))
+        return None
+
+    def _put_off(self, document: Claimed, error: TransientError) -> None:
+        if document.attempts < self._resources.settings.max_attempts:
+            self.later.append((document, error))
+            return
+        used_up = DocumentError(error.code, f"{error.message} (after {document.attempts} attempts)")
+        self.settled.append(ended(document, Status.FAILED, used_up))

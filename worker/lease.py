@@ -1,0 +1,63 @@
+"""Keeping a batch's lease while its documents are worked on, and knowing when to stop."""
+
+import logging
+import threading
+import time
+from types import TracebackType
+from typing import Self
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from worker.db import batches
+from worker.db.engine import describe, transaction
+from worker.errors import LeaseLostError
+from worker.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+class Heartbeat:
+    """Renews a lease from a thread, so that a long computation does not lose it.
+
+    A renewal that fails because the database is away is tried again at the next beat: whether the
+    lease still holds is decided by the fence of the write, not here.
+    """
+
+    def __init__(self, engine: Engine, lease: batches.Lease, settings: Settings) -> None:
+        self._engine, self._lease, self._settings = engine, lease, settings
+        self._stop, self._lost = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="lease", daemon=True)
+        self._deadline = time.monotonic() + settings.task_soft_time_limit
+        self.progress = 0
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def check(self) -> None:
+        """Raise LeaseLostError when another worker has the batch by now."""
+        if self._lost.is_set():
+            raise LeaseLostError(str(self._lease.batch_id))
+
+    @property
+    def overdue(self) -> bool:
+        """Whether the batch has had its time (TASK_SOFT_TIME_LIMIT)."""
+        return time.monotonic() > self._deadline
+
+    def _beat(self) -> None:
+        while not self._stop.wait(self._settings.heartbeat_seconds):
+            try:
+                with transaction(self._engine, self._settings.heartbeat_seconds) as connection:
+                    batches.renew(connection, self._lease, self.progress, self._settings.lease_seconds)
+            except LeaseLostError:
+                self._lost.set()
+                return
+            except SQLAlchemyError as error:
+                log.warning("lease not renewed", extra={"reason": describe(error)})

@@ -1,0 +1,110 @@
+"""Signals of a worker's life: what is set up in each process, who is alive, when to stop."""
+
+import logging
+import mmap
+import os
+import signal
+import socket
+import threading
+from typing import Any
+
+from celery import signals
+from sqlalchemy.exc import SQLAlchemyError
+
+from worker.db import operations
+from worker.db.engine import describe, single_connection_engine, transaction
+from worker.resources import close_resources
+from worker.settings import load_settings
+
+log = logging.getLogger(__name__)
+
+# One byte shared by a worker and the children it forks: the parent says here that it is stopping.
+_stopping = mmap.mmap(-1, 1)
+
+
+def stopping() -> bool:
+    """Tell whether this worker has been asked to stop."""
+    return _stopping[0] != 0
+
+
+def _ask_to_stop(*_: Any, **__: Any) -> None:
+    _stopping[0] = 1
+
+
+@signals.worker_process_init.connect
+def _start_child(**_: Any) -> None:
+    # A supervisor may signal the whole process group. The child finishes what it holds, hands back
+    # the rest, and leaves when its parent tells it.
+    signal.signal(signal.SIGTERM, _ask_to_stop)
+
+
+@signals.worker_process_shutdown.connect
+def _stop_child(**_: Any) -> None:
+    close_resources()
+
+
+@signals.worker_shutting_down.connect
+def _stop_worker(**_: Any) -> None:
+    _ask_to_stop()
+
+
+class Heart:
+    """Tells the database that this process lives, from a thread, over a connection of its own."""
+
+    def __init__(self, name: str, kind: str, slots: int) -> None:
+        self._name, self._kind, self._slots = name, kind, slots
+        self._settings = load_settings()
+        self._engine = single_connection_engine(self._settings.database_url, "ingest heartbeat")
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="heart", daemon=True)
+
+    def start(self) -> None:
+        """Begin to beat."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End, and take the heartbeat away."""
+        self._stop.set()
+        try:
+            with transaction(self._engine, 1) as connection:
+                operations.stop_heart(connection, self._name)
+        except SQLAlchemyError as error:
+            log.warning("heartbeat not taken away", extra={"reason": describe(error)})
+
+    def _run(self) -> None:
+        while True:
+            try:
+                with transaction(self._engine, self._settings.heartbeat_seconds) as connection:
+                    operations.beat_heart(connection, self._name, self._kind, self._slots, os.getpid())
+            except SQLAlchemyError as error:
+                log.warning("heartbeat not written", extra={"reason": describe(error)})
+            if self._stop.wait(self._settings.heartbeat_seconds):
+                return
+
+
+_hearts: list[Heart] = []
+
+
+def _begin(name: str, kind: str, slots: int) -> None:
+    heart = Heart(name, kind, slots)
+    _hearts.append(heart)
+    heart.start()
+
+
+@signals.worker_ready.connect
+def _worker_is_ready(sender: Any, **_: Any) -> None:
+    queues = set(sender.app.amqp.queues.consume_from)
+    kind = next((name for name in ("ingest", "search", "maintenance") if name in queues), "other")
+    _begin(sender.hostname, kind, sender.controller.concurrency)
+
+
+@signals.beat_init.connect
+def _beat_is_ready(**_: Any) -> None:
+    _begin(f"beat@{socket.gethostname()}", "beat", 0)
+
+
+@signals.worker_shutdown.connect
+def _worker_is_gone(**_: Any) -> None:
+    while _hearts:
+        _hearts.pop().stop()
+    close_resources()

@@ -1,0 +1,1 @@
+"""One chore a module: bounded, locked, idempotent; returns what it did."""

@@ -1,0 +1,53 @@
+"""rescue: documents whose worker died go back to the backlog, alone, so that poison charges itself."""
+
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection
+
+from worker.db import batches
+from worker.db.documents import move, release_duplicates
+from worker.db.engine import transaction
+from worker.resources import Resources
+from worker.types import Status
+
+MOST_BATCHES = 100
+
+# A document is stranded when its batch is over, or gone from under it.
+_STRANDED = "d.batch_id IN (SELECT b.batch_id FROM batches b WHERE b.finished_at IS NOT NULL)"
+_USED_UP = "d.attempts >= :max_attempts AND d.claimed_version = d.requested_version"
+
+
+def run(resources: Resources, connection: Connection) -> dict[str, Any]:  # noqa: ARG001 -- every chore's signature
+    """Give how many leases had run out, how many documents go again and how many are given up."""
+    settings = resources.settings
+    with transaction(resources.engine) as transacted:
+        abandoned = batches.abandon_expired(transacted, MOST_BATCHES)
+        failed = _give_up(transacted, settings.max_attempts)
+        retried = move(
+            transacted,
+            Status.PENDING,
+            where=f"d.status = 'processing' AND {_STRANDED}",
+            change="isolated = true, queued_at = now(),"
+            " attempts = CASE WHEN d.claimed_version = d.requested_version THEN d.attempts ELSE 0 END",
+        )
+        freed = batches.free_pending(transacted)
+        release_duplicates(transacted, failed)
+    return {
+        "leases_expired": len(abandoned),
+        "documents_retried": len(retried),
+        "documents_failed": len(failed),
+        "documents_freed": freed,
+    }
+
+
+def _give_up(connection: Connection, max_attempts: int) -> list[UUID]:
+    moved = move(
+        connection,
+        Status.FAILED,
+        where=f"{_STRANDED} AND {_USED_UP}",
+        change="error_code = 'worker_lost', error_message = 'its worker process died ' || d.attempts ||"
+        " ' times while it was processed; mend the cause, then run `ingest retry`'",
+        max_attempts=max_attempts,
+    )
+    return [row.document_id for row in moved]

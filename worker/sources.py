@@ -1,0 +1,134 @@
+"""Where a document's bytes come from: inline, a local file under the allowed roots, or a storage URI."""
+
+import os
+import re
+import stat
+from pathlib import Path
+from urllib.parse import quote_from_bytes, unquote_to_bytes, urlsplit
+
+from worker.errors import DocumentError, TransientError
+from worker.settings import Settings
+
+_FILE_URI = "file://"
+_URI = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+# O_NONBLOCK: opening a FIFO must not wait for its writer; O_NOFOLLOW: the path is resolved already.
+_OPEN_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+def source_path_of(path: Path) -> str:
+    """Write a local path as text: itself, or a file:// URI where its bytes are not UTF-8."""
+    raw = os.fsencode(path)
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return _FILE_URI + quote_from_bytes(raw)
+
+
+def local_path(source_path: str) -> Path | None:
+    """Give the local path a source path names; None for a URI of another scheme."""
+    if source_path.startswith(_FILE_URI):
+        return Path(os.fsdecode(unquote_to_bytes(source_path.removeprefix(_FILE_URI))))
+    return None if is_uri(source_path) else Path(source_path)
+
+
+def is_uri(source_path: str) -> bool:
+    """Tell whether a source path is a URI, file:// included."""
+    return _URI.match(source_path) is not None
+
+
+def load(source_path: str, content: bytes | None, settings: Settings) -> bytes:
+    """Give a document's bytes, at most MAX_DOCUMENT_BYTES of them.
+
+    Raises DocumentError: "too_large", "not_found", "unreadable", "not_a_file", "outside_roots",
+    "scheme_not_allowed", "no_driver"; TransientError "source_unavailable".
+    """
+    if content is not None:
+        return _within_limit(content, settings.max_document_bytes)
+    path = local_path(source_path)
+    if path is not None:
+        return _read_file(path, settings)
+    return _read_uri(source_path, settings)
+
+
+def check_root(path: Path, settings: Settings) -> Path:
+    """Resolve a path and hold it against ALLOWED_ROOTS. Raises DocumentError "outside_roots"."""
+    try:
+        real = path.resolve()
+    except (OSError, RuntimeError):  # a loop of symbolic links: RuntimeError before Python 3.13
+        raise DocumentError("unreadable", f"the path cannot be resolved: {path}") from None
+    if not any(real.is_relative_to(root) for root in settings.allowed_roots):
+        raise DocumentError(
+            "outside_roots", f"{path} is outside ALLOWED_ROOTS; add its folder there to ingest it"
+        )
+    return real
+
+
+def _read_file(path: Path, settings: Settings) -> bytes:
+    real = check_root(path, settings)
+    try:
+        descriptor = os.open(real, _OPEN_FLAGS)
+    except FileNotFoundError:
+        raise DocumentError("not_found", f"there is no file {path}") from None
+    except OSError as error:
+        raise DocumentError("unreadable", f"{path} cannot be opened: {error.strerror}") from None
+    with os.fdopen(descriptor, "rb") as file:
+        return _read_regular(file.fileno(), path, settings.max_document_bytes)
+
+
+def _read_regular(descriptor: int, path: Path, limit: int) -> bytes:
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode):
+        raise DocumentError("not_a_file", f"{path} is not a regular file")
+    if found.st_size > limit:
+        raise _too_large(found.st_size, limit)
+    try:
+        return _within_limit(_read_all(descriptor, limit + 1), limit)
+    except OSError as error:
+        raise TransientError("source_unavailable", f"{path} cannot be read: {error.strerror}") from None
+
+
+def _read_all(descriptor: int, limit: int) -> bytes:
+    """Read up to `limit` bytes: one system call for a file that does not grow meanwhile."""
+    parts = []
+    while limit > 0 and (part := os.read(descriptor, min(limit, 1 << 26))):
+        parts.append(part)
+        limit -= len(part)
+    return b"".join(parts)
+
+
+def _read_uri(uri: str, settings: Settings) -> bytes:
+    import fsspec
+
+    scheme = urlsplit(uri).scheme
+    if scheme not in settings.allowed_uri_schemes:
+        raise DocumentError("scheme_not_allowed", f"{scheme}:// is not in ALLOWED_URI_SCHEMES")
+    limit = settings.max_document_bytes
+    try:
+        with fsspec.open(uri, "rb") as file:
+            return _within_limit(file.read(limit + 1), limit)
+    except FileNotFoundError:
+        raise DocumentError("not_found", f"there is nothing at {_shown(uri)}") from None
+    except PermissionError:
+        raise DocumentError("unreadable", f"access to {_shown(uri)} is refused") from None
+    except (ImportError, ValueError) as error:
+        raise DocumentError("no_driver", f"{scheme}:// cannot be read here: {error}") from None
+    except OSError as error:
+        raise TransientError(
+            "source_unavailable", f"{_shown(uri)} does not answer: {type(error).__name__}"
+        ) from None
+
+
+def _shown(uri: str) -> str:
+    """Give a URI without what may be a secret in it."""
+    parts = urlsplit(uri)
+    return f"{parts.scheme}://{parts.hostname or ''}{parts.path}"
+
+
+def _within_limit(data: bytes, limit: int) -> bytes:
+    if len(data) > limit:
+        raise _too_large(len(data), limit)
+    return data
+
+
+def _too_large(size: int, limit: int) -> DocumentError:
+    return DocumentError("too_large", f"{size:,} bytes or more; MAX_DOCUMENT_BYTES allows {limit:,}")

@@ -1,0 +1,1 @@
+"""Pure steps of the pipeline: functions over frozen records, no I/O."""

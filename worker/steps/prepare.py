@@ -1,0 +1,70 @@
+"""From a document's bytes to what its chunk set should be. Pure: bytes in, records out."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from worker.errors import DocumentError
+from worker.steps import given
+from worker.steps.chunk import chunk
+from worker.steps.decode import decode
+from worker.steps.fingerprint import canonical_json, chunk_hash, content_hash, fingerprint
+from worker.types import FileType, GivenChunk
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A document's decoded text and the hashes that decide whether there is work."""
+
+    text: str
+    content_hash: bytes
+    fingerprint: bytes
+    cleaned: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A chunk as it should be stored. `vector`: given by the producer."""
+
+    text: str
+    char_length: int
+    content_hash: bytes
+    heading_path: tuple[str, ...] = ()
+    vector: Sequence[float] | None = None
+    metadata_json: str = "{}"
+    metadata: Mapping[str, object] = field(default_factory=dict)
+
+
+def read(data: bytes, filename: str, file_type: FileType, recipe: bytes) -> Text:
+    """Decode and fingerprint. Raises SkipDocument where there is nothing to index."""
+    decoded = decode(data, filename=filename)
+    hashed = content_hash(decoded.text)
+    return Text(decoded.text, hashed, fingerprint(hashed, recipe, file_type), decoded.cleaned)
+
+
+def split(text: str, file_type: FileType, *, model: str, size: int, overlap: int, most: int) -> list[Piece]:
+    """Cut a text into pieces, or read the pieces the producer cut.
+
+    Raises DocumentError: "bad_chunks", "too_many_chunks" (over `most`).
+    """
+    if file_type is FileType.CHUNKS:
+        pieces = [_given(item, model) for item in given.parse(text)]
+    else:
+        pieces = [
+            Piece(span.text, span.end - span.start, chunk_hash(model, span.text), span.heading_path)
+            for span in chunk(text, file_type, size=size, overlap=overlap)
+        ]
+    if len(pieces) > most:
+        raise DocumentError("too_many_chunks", f"{len(pieces):,} chunks; MAX_DOCUMENT_CHUNKS allows {most:,}")
+    return pieces
+
+
+def _given(item: GivenChunk, model: str) -> Piece:
+    return Piece(
+        text=item.text,
+        char_length=len(item.text),
+        content_hash=given.given_hash(model, item),
+        heading_path=tuple(item.heading_path),
+        vector=item.vector,
+        metadata_json=canonical_json(item.metadata),
+        metadata=item.metadata,
+    )

@@ -1,0 +1,46 @@
+"""What a vector must be before it may be stored."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worker.errors import DocumentError
+from worker.types import EmbeddingType
+
+Matrix = NDArray[np.float32]
+
+_STORED = {EmbeddingType.VECTOR: np.dtype(">f4"), EmbeddingType.HALFVEC: np.dtype(">f2")}
+
+
+def checked(
+    vectors: Sequence[Sequence[float]] | Matrix, *, count: int, dimension: int, column_type: EmbeddingType
+) -> NDArray[np.floating]:
+    """Give `count` vectors as a (count, dimension) matrix of the column's numbers, big-endian.
+
+    Raises DocumentError: "vector_count", "vector_dimension", "vector_not_finite" (also: too large for
+    the column's type), "vector_zero" (a zero vector would be stored and be missing from a cosine index).
+    """
+    if len(vectors) != count:
+        raise DocumentError("vector_count", f"{len(vectors)} vectors came for {count} chunks")
+    try:
+        with np.errstate(over="ignore"):
+            matrix: NDArray[np.floating] = np.asarray(vectors).astype(_STORED[column_type])
+    except (TypeError, ValueError):
+        raise DocumentError(
+            "vector_dimension", "the vectors are not lists of numbers of one length"
+        ) from None
+    if count == 0:
+        return matrix.reshape(0, dimension)
+    if matrix.ndim != 2 or matrix.shape[1] != dimension:  # noqa: PLR2004 -- rows and columns
+        got = matrix.shape[1] if matrix.ndim > 1 else 1
+        raise DocumentError(
+            "vector_dimension", f"vectors have {got} dimensions, the database holds {dimension}"
+        )
+    if not np.isfinite(matrix).all():
+        raise DocumentError(
+            "vector_not_finite", f"a vector has NaN, infinity or a number too large for {column_type}"
+        )
+    if not matrix.any(axis=1).all():
+        raise DocumentError("vector_zero", "a vector is zero: it has no direction to compare")
+    return matrix

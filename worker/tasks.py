@@ -1,0 +1,94 @@
+"""Celery tasks: shells that decode arguments, call one service and map its errors to a policy."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+from uuid import UUID
+
+from celery import Task, shared_task
+from celery.utils.log import get_task_logger
+from sqlalchemy.exc import SQLAlchemyError
+
+from worker.db.engine import describe, is_retryable
+from worker.dispatch import dispatch
+from worker.errors import IngestError, LeaseLostError
+from worker.ingest import ingest_batch
+from worker.lifecycle import stopping
+from worker.maintenance.run import run_chore
+from worker.resources import resources
+from worker.search import search
+from worker.types import TaskName
+
+log = get_task_logger(__name__)
+
+
+@shared_task(name=TaskName.INGEST_BATCH.value, bind=True, max_retries=5)  # type: ignore[untyped-decorator] # celery's
+def ingest_batch_task(self: Task, batch_id: str) -> dict[str, Any]:
+    """Process one batch; gives its counts for Flower. What became of it is in the database."""
+
+    def report(done: int, total: int) -> None:
+        # A state Celery does not know is shown by Flower as it is, with its result.
+        self.send_event("task-progress", result=f"{done} of {total} documents")
+
+    try:
+        counts = ingest_batch(
+            resources(), UUID(batch_id), self.request.hostname, stopping=stopping, report=report
+        )
+    except LeaseLostError:
+        log.warning("batch %s was taken over; nothing of it was written here", batch_id)
+        return {"batch": batch_id, "outcome": "lease lost"}
+    except SQLAlchemyError as error:
+        # Before the claim this tries again; after it, the message finds no queued batch, and the
+        # lease runs out.
+        if is_retryable(error):
+            raise self.retry(countdown=min(2 ** (self.request.retries + 1), 60), exc=error) from None
+        raise
+    _dispatch_next()
+    if counts is None:
+        return {"batch": batch_id, "outcome": "not ours"}
+    log.info("batch %s done: %s", batch_id, counts)
+    return {"batch": batch_id, **counts}
+
+
+def _dispatch_next() -> None:
+    """Fill the window again. If it fails, beat does it."""
+    if stopping():
+        return
+    try:
+        dispatch(resources())
+    except SQLAlchemyError as error:
+        log.warning("not dispatched: %s", describe(error))
+
+
+@shared_task(name=TaskName.SEARCH_QUERY.value, ignore_result=False)  # type: ignore[untyped-decorator] # celery's
+def search_task(
+    query: str,
+    tenant: str,
+    project: str | None = None,
+    k: int = 10,
+    vector: Sequence[float] | None = None,
+) -> dict[str, Any]:
+    """Answer a search with {"hits": …} or {"error": …, "hint": …}; never a traceback."""
+    try:
+        hits = search(resources(), query, tenant=tenant, project=project, k=k, vector=vector)
+    except IngestError as error:
+        return {"error": error.message, "hint": error.hint}
+    except SQLAlchemyError as error:
+        log.error("search failed: %s", describe(error))
+        return {"error": "the database did not answer the search", "hint": "run `ingest doctor`"}
+    return {"hits": [asdict(hit) | _ids(hit) for hit in hits]}
+
+
+def _ids(hit: Any) -> dict[str, str]:
+    return {"chunk_id": str(hit.chunk_id), "document_id": str(hit.document_id)}
+
+
+def _chore_task(name: TaskName) -> None:
+    @shared_task(name=name.value, ignore_result=True)  # type: ignore[untyped-decorator] # celery's
+    def chore() -> dict[str, Any]:
+        return run_chore(resources(), name.value.removeprefix("maintain."))
+
+
+for _name in TaskName:
+    if _name.value.startswith("maintain."):
+        _chore_task(_name)

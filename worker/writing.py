@@ -1,0 +1,155 @@
+"""The one fenced write of a batch, and each document alone where the one is refused."""
+
+import logging
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
+from tenacity import Retrying, retry_if_exception, wait_exponential_jitter
+
+from worker.buffer import RowBuffer
+from worker.db import batches, chunks, documents, segments
+from worker.db.documents import Claimed, Settled
+from worker.db.engine import describe, is_retryable, transaction, violates_constraint
+from worker.encoding import Work
+from worker.errors import DocumentError, TransientError
+from worker.resources import Resources
+from worker.settings import Settings
+from worker.types import Status
+
+log = logging.getLogger(__name__)
+
+WRITE_SECONDS = 300
+
+Later = tuple[Claimed, TransientError]
+
+
+def ended(document: Claimed, status: Status, error: DocumentError) -> Settled:
+    """Give the outcome of a document that ends with a reason."""
+    kept = status is Status.FAILED and document.fingerprint is not None
+    note = "; the version before stays searchable" if kept else ""
+    return Settled(
+        document.document_id, status, error_code=error.code, error_message=f"{error.message}{note}"
+    )
+
+
+class Writer:
+    """Writes what became of a batch's documents, under its lease. `must_stop` ends its patience."""
+
+    def __init__(
+        self, resources: Resources, lease: batches.Lease, buffer: RowBuffer, must_stop: Callable[[], bool]
+    ) -> None:
+        self._resources, self._lease, self._buffer = resources, lease, buffer
+        self._must_stop = must_stop
+        self.written: Counter[str] = Counter()
+
+    def write(self, works: Sequence[Work], settled: Sequence[Settled], later: Sequence[Later]) -> None:
+        """Write everything and end the batch; documents in none of the lists go back uncharged.
+
+        Raises LeaseLostError with nothing written, and DBAPIError when the database stays away: then
+        the lease runs out and the documents are rescued.
+        """
+        try:
+            self._persist(works, settled, later, final=True)
+        except DBAPIError as error:
+            if is_retryable(error):
+                raise
+            log.warning("batch refused, each document alone", extra={"reason": describe(error)})
+            for work in works:
+                self._alone(work)
+            for outcome in settled:
+                self._one_outcome(outcome)
+            self._persist([], [], later, final=True)
+
+    def _alone(self, work: Work) -> None:
+        try:
+            self._persist([work], [], [], final=False)
+        except DBAPIError as error:
+            if is_retryable(error):
+                raise
+            if violates_constraint(error, "documents_owner_key"):
+                return  # another got the content first: from the backlog it is found a duplicate
+            refused = DocumentError("write_refused", f"PostgreSQL refused the rows: {describe(error)}")
+            self._one_outcome(ended(work.document, Status.FAILED, refused))
+
+    def _one_outcome(self, outcome: Settled) -> None:
+        try:
+            self._persist([], [outcome], [], final=False)
+        except DBAPIError as error:
+            if is_retryable(error):
+                raise
+            log.exception("outcome refused", extra={"document": str(outcome.document_id)})
+
+    def _persist(
+        self, works: Sequence[Work], settled: Sequence[Settled], later: Sequence[Later], *, final: bool
+    ) -> None:
+        """Try the write again while the trouble passes. A repeated commit meets the fence."""
+        for attempt in Retrying(
+            retry=retry_if_exception(is_retryable),
+            wait=wait_exponential_jitter(multiplier=0.2, max=5),
+            stop=lambda _: self._must_stop(),
+            reraise=True,
+        ):
+            with attempt:
+                written = self._transaction(works, settled, later, final=final)
+        self.written += written
+
+    def _transaction(
+        self, works: Sequence[Work], settled: Sequence[Settled], later: Sequence[Later], *, final: bool
+    ) -> Counter[str]:
+        with transaction(self._resources.engine, WRITE_SECONDS) as connection:
+            batches.fence(connection, self._lease)
+            works, settled = self._still_wanted(connection, works, settled)
+            self._replace_chunks(connection, works, settled)
+            outcomes = [*(work.settled() for work in works), *settled]
+            documents.settle(connection, outcomes)
+            self._put_off(connection, later)
+            documents.release_duplicates(connection, [outcome.document_id for outcome in outcomes])
+            if final:
+                batches.finish(connection, self._lease)
+        return Counter(outcome.status.value for outcome in outcomes)
+
+    def _still_wanted(
+        self, connection: Connection, works: Sequence[Work], settled: Sequence[Settled]
+    ) -> tuple[list[Work], list[Settled]]:
+        """Lock the documents; drop those edited, cancelled or deleted since, and duplicates of nobody."""
+        ids = [work.document.document_id for work in works] + [outcome.document_id for outcome in settled]
+        owners = [outcome.duplicate_of for outcome in settled if outcome.duplicate_of]
+        current, owning = documents.lock_current(connection, self._lease.batch_id, ids, owners)
+        works = [work for work in works if work.document.document_id in current]
+        owning |= {work.document.document_id for work in works}
+        return works, [
+            outcome
+            for outcome in settled
+            if outcome.document_id in current
+            and (outcome.duplicate_of or outcome.document_id) in owning | current
+        ]
+
+    def _replace_chunks(
+        self, connection: Connection, works: Sequence[Work], settled: Sequence[Settled]
+    ) -> None:
+        without = [s.document_id for s in settled if s.status in {Status.DUPLICATE, Status.SKIPPED}]
+        chunks.remove_sets(connection, without)
+        edited = [work for work in works if work.plan.delete]
+        chunks.remove_chunks(
+            connection,
+            [work.document.document_id for work in edited],
+            [chunk_id for work in edited for chunk_id in work.plan.delete],
+        )
+        ranges = [work.rows for work in works if work.rows[1] > work.rows[0]]
+        if ranges:
+            _, leaf = segments.lock_open(connection)
+            chunks.copy_rows(connection, leaf, self._buffer.stream(ranges))
+
+    def _put_off(self, connection: Connection, later: Sequence[Later]) -> None:
+        for document, error in later:
+            seconds = backoff(document.attempts, self._resources.settings)
+            documents.try_later(connection, self._lease.batch_id, document.document_id, error, seconds)
+
+
+def backoff(attempts: int, settings: Settings) -> float:
+    """Give the seconds to wait after this many attempts: doubling, bounded, with half of it jitter."""
+    most = min(settings.retry_max_seconds, settings.retry_base_seconds * 2 ** (attempts - 1))
+    return float(most * random.uniform(0.5, 1))  # noqa: S311 -- jitter, not a secret
