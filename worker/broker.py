@@ -23,13 +23,13 @@ def _redis_url(url: SecretStr) -> str:
 
 def queue_length(client: "Redis", queue: Queue) -> int:
     """Count the messages waiting in a queue. Raises RedisError."""
-    return int(client.llen(queue.value))  # type: ignore[arg-type] # typed for its asyncio twin, too
+    return int(client.llen(queue.value))
 
 
 def eviction_policy(client: "Redis") -> str:
     """Give what the server does when its memory is full; "unknown" where it does not say."""
     try:
-        return str(client.info("memory").get("maxmemory_policy", "unknown"))  # type: ignore[union-attr] # as above
+        return str(client.info("memory").get("maxmemory_policy", "unknown"))
     except RedisError:
         return "unknown"
 

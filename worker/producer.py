@@ -5,14 +5,13 @@ the settings of the process (DATABASE_URL, BROKER_URL). A broker that is away de
 loses none.
 """
 
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 from uuid import UUID
 
 from sqlalchemy import Connection
@@ -24,109 +23,22 @@ from worker.db import overview, submissions
 from worker.db.engine import is_retryable, transaction, unavailable
 from worker.db.submissions import Scope, Submission
 from worker.dispatch import dispatch
-from worker.errors import DocumentError, IngestError, NoAnswerError, SourceError
+from worker.document import Document, submission
+from worker.errors import DocumentError, IngestError, NoAnswerError
 from worker.resources import resources
-from worker.steps import given
-from worker.steps.chunk import file_type_of
-from worker.steps.storable import metadata_json, storable
-from worker.types import FileType, GivenChunk, Hit, Lane, Status, TaskName
+from worker.steps.storable import storable
+from worker.types import GivenChunk, Hit, Lane, Status, TaskName
+
+__all__ = [
+    "Document", "GivenChunk", "Overview", "Receipt", "below", "cancel", "delete", "find", "restore", "retry",
+    "search", "status", "submit", "wait",
+]  # fmt: skip
 
 DEFAULT_TENANT = "default"
 _SLICE_DOCUMENTS = 5_000
 _SLICE_BYTES = 16 << 20
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Document:
-    """One document to submit. Make it with `path`, `text`, `uri` or `chunks`."""
-
-    source_path: str
-    filename: str
-    file_type: FileType
-    content: bytes | None = None
-    size_bytes: int | None = None
-    modified_us: int | None = None
-    metadata: Mapping[str, Any] = field(default_factory=dict)
-
-    @classmethod
-    def path(cls, path: str | Path, *, metadata: Mapping[str, Any] | None = None) -> Self:
-        """A local file, read by the worker: it must see the same path under its ALLOWED_ROOTS.
-
-        Raises SourceError when there is no such file.
-        """
-        absolute = Path(os.path.abspath(path))  # noqa: PTH100 -- resolve() would replace a link by its target
-        try:
-            found = absolute.stat()
-        except OSError as error:
-            raise SourceError(f"{absolute} cannot be read: {error.strerror}") from None
-        return cls.found(absolute, found.st_size, found.st_mtime_ns, metadata=metadata)
-
-    @classmethod
-    def found(
-        cls, path: Path, size: int, modified_ns: int, *, metadata: Mapping[str, Any] | None = None
-    ) -> Self:
-        """A local file whose size in bytes and modification time in nanoseconds are known already."""
-        source_path = sources.source_path_of(path)
-        name = source_path.rpartition("/")[2]
-        return cls(
-            source_path,
-            name,
-            file_type_of(name),
-            size_bytes=size,
-            modified_us=modified_ns // 1000,
-            metadata=metadata or {},
-        )
-
-    @classmethod
-    def text(
-        cls,
-        text: str | bytes,
-        *,
-        source_path: str,
-        file_type: FileType | None = None,
-        metadata: Mapping[str, Any] | None = None,
-    ) -> Self:
-        """A text kept in the database; `source_path` is its name: the next text of that name replaces it."""
-        content = text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
-        name = _filename(source_path)
-        return cls(
-            source_path, name, file_type or file_type_of(name), content, len(content), None, metadata or {}
-        )
-
-    @classmethod
-    def uri(cls, uri: str, *, metadata: Mapping[str, Any] | None = None) -> Self:
-        """Something the worker reads through fsspec, of a scheme in ALLOWED_URI_SCHEMES."""
-        name = _filename(uri)
-        return cls(uri, name, file_type_of(name), metadata=metadata or {})
-
-    @classmethod
-    def chunks(
-        cls,
-        chunks: Sequence[GivenChunk],
-        *,
-        source_path: str,
-        metadata: Mapping[str, Any] | None = None,
-    ) -> Self:
-        """Chunks the producer cut, with vectors or without; those without are embedded.
-
-        Raises DocumentError when they cannot be written down (an empty text, NaN).
-        """
-        content = given.dump(chunks)
-        return cls(
-            source_path,
-            _filename(source_path),
-            FileType.CHUNKS,
-            content,
-            len(content),
-            None,
-            metadata or {},
-        )
-
-
-def _filename(source_path: str) -> str:
-    return source_path.rstrip("/").rpartition("/")[2] or source_path
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +95,7 @@ def _submit_slice(part: Sequence[Document], scope: Scope, lane: Lane, *, checksu
     refused: list[tuple[str, str]] = []
     for document in part:
         try:
-            row = _submission(document)
+            row = submission(document, resources().settings.max_document_bytes)
             rows[row.source_path] = row
         except DocumentError as error:
             refused.append((document.source_path, error.message))
@@ -199,26 +111,6 @@ def _submit_slice(part: Sequence[Document], scope: Scope, lane: Lane, *, checksu
     )
     unchanged = len(rows) - len(new) - len(changed)
     return Receipt(tuple(new), tuple(changed), unchanged, tuple(refused))
-
-
-def _submission(document: Document) -> Submission:
-    limit = resources().settings.max_document_bytes
-    if document.content is not None and len(document.content) > limit:
-        raise DocumentError(
-            "too_large", f"{len(document.content):,} bytes; MAX_DOCUMENT_BYTES allows {limit:,}"
-        )
-    source_path = storable(document.source_path)
-    if not source_path:
-        raise DocumentError("no_source_path", "a document needs a source path")
-    return Submission(
-        source_path=source_path,
-        filename=storable(document.filename) or source_path,
-        file_type=document.file_type,
-        size_bytes=document.size_bytes,
-        modified_us=document.modified_us,
-        content=document.content,
-        metadata_json=metadata_json(document.metadata),
-    )
 
 
 def _slices(documents: Iterable[Document]) -> Iterator[list[Document]]:
@@ -393,7 +285,7 @@ def search(
     from worker.types import Queue
 
     seconds = resources().settings.search_timeout_seconds
-    arguments = {"query": query, "tenant": tenant, "project": project, "k": k}
+    arguments: dict[str, Any] = {"query": query, "tenant": tenant, "project": project, "k": k}
     if vector is not None:
         arguments["vector"] = [float(number) for number in vector]
     result = app.send_task(

@@ -1,7 +1,9 @@
 """Answer a search: embed the query, find the nearest chunks of one tenant."""
 
 from collections.abc import Sequence
-from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from worker.db import nearest
 from worker.db.engine import transaction
@@ -9,7 +11,7 @@ from worker.db.submissions import find_scope
 from worker.errors import DocumentError, IngestError
 from worker.resources import Resources
 from worker.steps.storable import storable
-from worker.steps.vectors import checked
+from worker.steps.vectors import Matrix, checked
 from worker.types import Hit
 
 MOST_RESULTS = 1000
@@ -42,7 +44,7 @@ def search(
             raise IngestError(f"there is no {what}", "`ingest status` lists what there is")
         return nearest.nearest(
             connection,
-            wanted,
+            [float(number) for number in wanted],
             tenant_id=scope.tenant_id,
             project_id=scope.project_id,
             any_project=project is None,
@@ -52,22 +54,25 @@ def search(
         )
 
 
-def _query_vector(resources: Resources, query: str, vector: Sequence[float] | None) -> Any:
+def _query_vector(resources: Resources, query: str, vector: Sequence[float] | None) -> NDArray[np.floating]:
     settings = resources.settings
-    if vector is None:
-        text = storable(query).strip()
-        if not text:
-            raise IngestError("the query is empty", "give some words to look for")
-        if len(text) > LONGEST_QUERY:
-            raise IngestError(f"the query has {len(text):,} characters; {LONGEST_QUERY:,} are allowed")
-        vectors = resources.embedder.embed([text])
-        if vectors is None:
-            raise IngestError("EMBEDDING_PROVIDER is none: texts cannot be embedded", "give a query vector")
-    else:
-        vectors = [vector]
+    found = _embedded(resources, query) if vector is None else [vector]
     try:
-        return checked(
-            vectors, count=1, dimension=settings.embedding_dimension, column_type=settings.embedding_type
+        row: NDArray[np.floating] = checked(
+            found, count=1, dimension=settings.embedding_dimension, column_type=settings.embedding_type
         )[0]
     except DocumentError as error:
         raise IngestError(f"the query cannot be searched for: {error.message}") from None
+    return row
+
+
+def _embedded(resources: Resources, query: str) -> Matrix:
+    text = storable(query).strip()
+    if not text:
+        raise IngestError("the query is empty", "give some words to look for")
+    if len(text) > LONGEST_QUERY:
+        raise IngestError(f"the query has {len(text):,} characters; {LONGEST_QUERY:,} are allowed")
+    vectors = resources.embedder.embed([text])
+    if vectors is None:
+        raise IngestError("EMBEDDING_PROVIDER is none: texts cannot be embedded", "give a query vector")
+    return vectors

@@ -22,7 +22,7 @@ from worker.types import TaskName
 log = get_task_logger(__name__)
 
 
-@shared_task(name=TaskName.INGEST_BATCH.value, bind=True, max_retries=5)  # type: ignore[untyped-decorator] # celery's
+@shared_task(name=TaskName.INGEST_BATCH.value, bind=True, max_retries=5)
 def ingest_batch_task(self: Task, batch_id: str) -> dict[str, Any]:
     """Process one batch; gives its counts for Flower. What became of it is in the database."""
 
@@ -60,7 +60,7 @@ def _dispatch_next() -> None:
         log.warning("not dispatched: %s", describe(error))
 
 
-@shared_task(name=TaskName.SEARCH_QUERY.value, ignore_result=False)  # type: ignore[untyped-decorator] # celery's
+@shared_task(name=TaskName.SEARCH_QUERY.value, ignore_result=False)
 def search_task(
     query: str,
     tenant: str,
@@ -74,7 +74,7 @@ def search_task(
     except IngestError as error:
         return {"error": error.message, "hint": error.hint}
     except SQLAlchemyError as error:
-        log.error("search failed: %s", describe(error))
+        log.warning("search failed: %s", describe(error))
         return {"error": "the database did not answer the search", "hint": "run `ingest doctor`"}
     return {"hits": [asdict(hit) | _ids(hit) for hit in hits]}
 
@@ -84,7 +84,7 @@ def _ids(hit: Any) -> dict[str, str]:
 
 
 def _chore_task(name: TaskName) -> None:
-    @shared_task(name=name.value, ignore_result=True)  # type: ignore[untyped-decorator] # celery's
+    @shared_task(name=name.value, ignore_result=True)
     def chore() -> dict[str, Any]:
         return run_chore(resources(), name.value.removeprefix("maintain."))
 

@@ -196,7 +196,7 @@ def retry(
     return len(moved)
 
 
-def delete(connection: Connection, scope: Scope, document_ids: Sequence[UUID]) -> int:
+def delete(connection: Connection, scope: Scope, document_ids: Sequence[UUID] | None) -> int:
     """Soft-delete documents: at once gone from every search, restorable; gives how many."""
     deleted = connection.execute(
         text(f"""
@@ -208,7 +208,7 @@ def delete(connection: Connection, scope: Scope, document_ids: Sequence[UUID]) -
                    batch_id = CASE d.status WHEN 'processing' THEN d.batch_id END
             FROM chosen WHERE d.document_id = chosen.document_id
             RETURNING d.document_id"""),
-        {"ids": list(document_ids), **scope.parameters},
+        {"ids": list(document_ids or ()), **scope.parameters},
     ).scalars()
     gone = list(deleted)
     chunks.trash(connection, gone)

@@ -1,6 +1,7 @@
 """What a vector must be before it may be stored."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +11,11 @@ from worker.types import EmbeddingType
 
 Matrix = NDArray[np.float32]
 
-_STORED = {EmbeddingType.VECTOR: np.dtype(">f4"), EmbeddingType.HALFVEC: np.dtype(">f2")}
+# big-endian, as COPY wants them
+_STORED: dict[EmbeddingType, Any] = {
+    EmbeddingType.VECTOR: np.dtype(">f4"),
+    EmbeddingType.HALFVEC: np.dtype(">f2"),
+}
 
 
 def checked(

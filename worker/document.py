@@ -1,0 +1,130 @@
+"""A document as a producer hands it over."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from worker import sources
+from worker.db.submissions import Submission
+from worker.errors import DocumentError, SourceError
+from worker.steps import given
+from worker.steps.chunk import file_type_of
+from worker.steps.storable import metadata_json, storable
+from worker.types import FileType, GivenChunk
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One document to submit. Make it with `path`, `text`, `uri` or `chunks`."""
+
+    source_path: str
+    filename: str
+    file_type: FileType
+    content: bytes | None = None
+    size_bytes: int | None = None
+    modified_us: int | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def path(cls, path: str | Path, *, metadata: Mapping[str, Any] | None = None) -> Self:
+        """Name a local file, read by the worker: it must see the same path under its ALLOWED_ROOTS.
+
+        Raises SourceError when there is no such file.
+        """
+        absolute = Path(os.path.abspath(path))  # noqa: PTH100 -- resolve() would replace a link by its target
+        try:
+            found = absolute.stat()
+        except OSError as error:
+            raise SourceError(f"{absolute} cannot be read: {error.strerror}") from None
+        return cls.found(absolute, found.st_size, found.st_mtime_ns, metadata=metadata)
+
+    @classmethod
+    def found(
+        cls, path: Path, size: int, modified_ns: int, *, metadata: Mapping[str, Any] | None = None
+    ) -> Self:
+        """Name a local file whose size in bytes and modification time in nanoseconds are known already."""
+        source_path = sources.source_path_of(path)
+        name = source_path.rpartition("/")[2]
+        return cls(
+            source_path,
+            name,
+            file_type_of(name),
+            size_bytes=size,
+            modified_us=modified_ns // 1000,
+            metadata=metadata or {},
+        )
+
+    @classmethod
+    def text(
+        cls,
+        text: str | bytes,
+        *,
+        source_path: str,
+        file_type: FileType | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> Self:
+        """Hold a text, kept in the database; the next text of the same `source_path` replaces it."""
+        content = text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
+        name = _filename(source_path)
+        return cls(
+            source_path, name, file_type or file_type_of(name), content, len(content), None, metadata or {}
+        )
+
+    @classmethod
+    def uri(cls, uri: str, *, metadata: Mapping[str, Any] | None = None) -> Self:
+        """Name something the worker reads through fsspec, of a scheme in ALLOWED_URI_SCHEMES."""
+        name = _filename(uri)
+        return cls(uri, name, file_type_of(name), metadata=metadata or {})
+
+    @classmethod
+    def chunks(
+        cls,
+        chunks: Sequence[GivenChunk],
+        *,
+        source_path: str,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> Self:
+        """Hold chunks the producer cut, with vectors or without; those without are embedded.
+
+        Raises DocumentError when they cannot be written down (an empty text, NaN).
+        """
+        content = given.dump(chunks)
+        return cls(
+            source_path,
+            _filename(source_path),
+            FileType.CHUNKS,
+            content,
+            len(content),
+            None,
+            metadata or {},
+        )
+
+
+def _filename(source_path: str) -> str:
+    return source_path.rstrip("/").rpartition("/")[2] or source_path
+
+
+def submission(document: Document, limit: int) -> Submission:
+    """Give the row of a document, made storable.
+
+    Raises DocumentError: "too_large" (inline content over `limit` bytes), "no_source_path",
+    "bad_metadata".
+    """
+    if document.content is not None and len(document.content) > limit:
+        raise DocumentError(
+            "too_large", f"{len(document.content):,} bytes; MAX_DOCUMENT_BYTES allows {limit:,}"
+        )
+    source_path = storable(document.source_path)
+    if not source_path:
+        raise DocumentError("no_source_path", "a document needs a source path")
+    return Submission(
+        source_path=source_path,
+        filename=storable(document.filename) or source_path,
+        file_type=document.file_type,
+        size_bytes=document.size_bytes,
+        modified_us=document.modified_us,
+        content=document.content,
+        metadata_json=metadata_json(document.metadata),
+    )
