@@ -71,8 +71,10 @@ def _read_file(path: Path, settings: Settings) -> bytes:
         raise DocumentError("not_found", f"there is no file {path}") from None
     except OSError as error:
         raise DocumentError("unreadable", f"{path} cannot be opened: {error.strerror}") from None
-    with os.fdopen(descriptor, "rb") as file:
-        return _read_regular(file.fileno(), path, settings.max_document_bytes)
+    try:
+        return _read_regular(descriptor, path, settings.max_document_bytes)
+    finally:
+        os.close(descriptor)
 
 
 def _read_regular(descriptor: int, path: Path, limit: int) -> bytes:

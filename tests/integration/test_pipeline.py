@@ -1,28 +1,531 @@
 """Documents through the whole pipeline, without Celery: what ends where, and at what cost."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
+import pytest
 from sqlalchemy import Connection, text
 
 from worker import Document, submit
-from worker.producer import find
+from worker.dispatch import dispatch
+from worker.ingest import ingest_batch
+from worker.producer import cancel, delete, find, restore, retry
+from worker.resources import Resources
+from worker.settings import read_settings
+from worker.types import GivenChunk, Lane
 
 Drain = Callable[[], dict[str, int]]
 
 
-def only(connection: Connection, statement: str, **parameters: Any) -> Any:
+def one(connection: Connection, statement: str, **parameters: Any) -> Any:
     return connection.execute(text(statement), parameters).scalar_one()
+
+
+def row(connection: Connection, document_id: UUID) -> Any:
+    return connection.execute(
+        text("SELECT * FROM documents WHERE document_id = :id"), {"id": document_id}
+    ).one()
+
+
+def live_texts(connection: Connection, document_id: UUID) -> list[str]:
+    found = connection.execute(
+        text("SELECT text FROM chunks WHERE document_id = :id AND segment > 0 ORDER BY chunk_index"),
+        {"id": document_id},
+    )
+    return list(found.scalars())
+
+
+def paragraphs(count: int, word: str = "ship") -> str:
+    return "\n\n".join(
+        f"Paragraph {n} tells of a {word}. " + f"{word} {n} sails on. " * 30 for n in range(count)
+    )
+
+
+def text_of(name: str, content: str | bytes, **options: Any) -> Document:
+    return Document.text(content, source_path=name, **options)
+
+
+@pytest.fixture(autouse=True)
+def _use_settings(settings: Any) -> None:
+    """The producer's calls use the process's settings: those of this test."""
+
+
+# -- the plain way --------------------------------------------------------------------------------
 
 
 def test_a_file_becomes_searchable_chunks(drain: Drain, connection: Connection, tmp_path: Path) -> None:
     file = tmp_path / "a.md"
-    file.write_text("# Title\n\n" + "Some words about ships. " * 200)
-    receipt = submit([Document.path(file)])
-    assert len(receipt.new) == 1
+    file.write_text("# Title\n\n" + paragraphs(5))
+    (document_id,) = submit([Document.path(file)]).new
     assert drain() == {"completed": 1}
-    row = find([receipt.new[0]])[0]
-    assert row.status == "completed"
-    assert row.total_chunks == only(connection, "SELECT count(*) FROM chunks") > 1
-    assert only(connection, "SELECT count(*) FROM chunks WHERE embedding IS NULL") == 0
+    found = row(connection, document_id)
+    assert (found.status, found.attempts, found.claimed_version, found.batch_id) == ("completed", 0, 1, None)
+    assert "".join(live_texts(connection, document_id)) == file.read_text()
+    assert found.total_chunks == found.chunks_embedded == len(live_texts(connection, document_id)) > 1
+    assert one(connection, "SELECT count(*) FROM chunks WHERE embedding IS NULL") == 0
+    assert one(connection, "SELECT bool_and(heading_path = '{Title}') FROM chunks")
+
+
+def test_unchanged_files_write_nothing(drain: Drain, connection: Connection, tmp_path: Path) -> None:
+    for n in range(20):
+        (tmp_path / f"{n}.txt").write_text(paragraphs(1, f"word{n}"))
+    files = sorted(tmp_path.glob("*.txt"))
+    submit([Document.path(file) for file in files])
+    drain()
+    before = one(
+        connection, "SELECT array_agg(ARRAY[xmin::text, ctid::text] ORDER BY document_id) FROM documents"
+    )
+    receipt = submit([Document.path(file) for file in files])
+    assert (receipt.unchanged, receipt.document_ids) == (20, ())
+    assert before == one(
+        connection, "SELECT array_agg(ARRAY[xmin::text, ctid::text] ORDER BY document_id) FROM documents"
+    )
+
+
+def test_checksum_reads_and_hashes_but_keeps_the_chunks(
+    drain: Drain, connection: Connection, tmp_path: Path
+) -> None:
+    file = tmp_path / "a.txt"
+    file.write_text(paragraphs(4))
+    submit([Document.path(file)])
+    drain()
+    rows = one(connection, "SELECT array_agg(xmin::text || ctid::text) FROM chunks")
+    receipt = submit([Document.path(file)], checksum=True)
+    assert len(receipt.changed) == 1
+    assert drain() == {"completed": 1}
+    assert rows == one(connection, "SELECT array_agg(xmin::text || ctid::text) FROM chunks")
+    assert row(connection, receipt.changed[0]).chunks_embedded == 0
+
+
+def test_same_size_and_time_but_other_content_is_found_by_checksum(
+    drain: Drain, connection: Connection, tmp_path: Path
+) -> None:
+    file = tmp_path / "a.txt"
+    file.write_text("one ship")
+    times = (file.stat().st_atime_ns, file.stat().st_mtime_ns)
+    (document_id,) = submit([Document.path(file)]).new
+    drain()
+    file.write_text("two boat")
+    os.utime(file, ns=times)
+    assert submit([Document.path(file)]).unchanged == 1
+    assert submit([Document.path(file)], checksum=True).changed == (document_id,)
+    drain()
+    assert live_texts(connection, document_id) == ["two boat"]
+
+
+def test_a_changed_recipe_makes_a_document_changed(
+    drain: Drain, connection: Connection, settings: Any
+) -> None:
+    (document_id,) = submit([text_of("a.txt", paragraphs(4))]).new
+    drain()
+    other = Resources(read_settings(chunk_size=300))
+    assert row(connection, document_id).total_chunks < 10
+    from worker import resources as module
+
+    assert submit([text_of("a.txt", paragraphs(4))]).unchanged == 1
+    module._mine = (os.getpid(), other)
+    assert submit([text_of("a.txt", paragraphs(4))]).changed == (document_id,)
+
+
+# -- duplicates -----------------------------------------------------------------------------------
+
+
+def test_twins_become_duplicates_within_a_batch_and_across(drain: Drain, connection: Connection) -> None:
+    submit([text_of("a.txt", "the same words"), text_of("b.txt", "the same words")])
+    assert drain() == {"completed": 1, "duplicate": 1}
+    submit([text_of("c.txt", "the same words")])
+    assert drain() == {"duplicate": 1}
+    owner = one(connection, "SELECT document_id FROM documents WHERE status = 'completed'")
+    assert one(connection, "SELECT count(*) FROM documents WHERE duplicate_of = :id", id=owner) == 2
+    assert one(connection, "SELECT count(*) FROM chunks") == 1
+
+
+def test_the_same_content_in_another_project_or_tenant_is_no_duplicate(drain: Drain) -> None:
+    submit([text_of("a.txt", "words")])
+    submit([text_of("a.txt", "words")], project="p")
+    submit([text_of("a.txt", "words")], tenant="other")
+    assert drain() == {"completed": 3}
+
+
+def test_the_oldest_duplicate_inherits_and_reuses_the_vectors(drain: Drain, connection: Connection) -> None:
+    for name in ("a.txt", "b.txt", "c.txt"):
+        submit([text_of(name, paragraphs(3))])
+        drain()
+    assert delete(["a.txt"]) == 1
+    assert drain() == {"completed": 1}
+    heir = find(["b.txt"])[0]
+    assert heir.status == "completed"
+    stored = row(connection, heir.document_id)
+    assert (stored.chunks_embedded, stored.chunks_reused) == (0, stored.total_chunks)
+    assert find(["c.txt"])[0].duplicate_of == heir.document_id
+
+
+def test_an_edited_owner_leaves_its_content_to_its_duplicate(drain: Drain, connection: Connection) -> None:
+    submit([text_of("a.txt", "first words")])
+    drain()
+    submit([text_of("b.txt", "first words")])
+    drain()
+    submit([text_of("a.txt", "other words")])
+    assert drain() == {"completed": 2}
+    assert live_texts(connection, find(["b.txt"])[0].document_id) == ["first words"]
+    assert live_texts(connection, find(["a.txt"])[0].document_id) == ["other words"]
+
+
+def test_two_documents_that_swap_contents_both_complete(drain: Drain, connection: Connection) -> None:
+    submit([text_of("a.txt", "words of a"), text_of("b.txt", "words of b")])
+    drain()
+    submit([text_of("a.txt", "words of b"), text_of("b.txt", "words of a")])
+    drain()
+    assert [found.status for found in find(["a.txt", "b.txt"])] == ["completed", "completed"]
+    assert live_texts(connection, find(["a.txt"])[0].document_id) == ["words of b"]
+    assert live_texts(connection, find(["b.txt"])[0].document_id) == ["words of a"]
+
+
+def test_a_duplicate_of_a_document_that_fails_is_processed_itself(
+    drain: Drain, connection: Connection, tmp_path: Path
+) -> None:
+    file = tmp_path / "a.txt"
+    file.write_text("shared words")
+    submit([Document.path(file)])
+    drain()
+    submit([text_of("twin.txt", "shared words")])
+    drain()
+    file.unlink()
+    delete([str(file)])
+    drain()
+    assert find(["twin.txt"])[0].status == "completed"
+
+
+# -- edits ----------------------------------------------------------------------------------------
+
+
+def test_an_edit_embeds_only_new_text_and_keeps_the_other_rows(drain: Drain, connection: Connection) -> None:
+    before = paragraphs(30).split("\n\n")
+    (document_id,) = submit([text_of("a.md", "\n\n".join(before))]).new
+    drain()
+    kept = set(one(connection, "SELECT array_agg(chunk_id::text || xmin::text) FROM chunks"))
+    edited = [*before[:15], "A paragraph of new words. " * 30, *before[16:]]
+    submit([text_of("a.md", "\n\n".join(edited))])
+    assert drain() == {"completed": 1}
+    stored = row(connection, document_id)
+    after = set(one(connection, "SELECT array_agg(chunk_id::text || xmin::text) FROM chunks"))
+    assert "".join(live_texts(connection, document_id)) == "\n\n".join(edited)
+    assert stored.chunks_embedded == len(after - kept) <= 4
+    assert stored.chunks_embedded + stored.chunks_reused == stored.total_chunks == len(after)
+
+
+def test_an_edit_during_processing_is_not_lost(
+    resources: Resources, drain: Drain, connection: Connection
+) -> None:
+    (document_id,) = submit([text_of("a.txt", "first version")]).new
+    batch_id = one(connection, "SELECT batch_id FROM batches")
+
+    def edit_meanwhile(_done: int, _total: int) -> None:
+        submit([text_of("a.txt", "second version")])
+
+    assert ingest_batch(resources, batch_id, "test", report=edit_meanwhile) == {}
+    stored = row(connection, document_id)
+    assert (stored.status, stored.requested_version, stored.fingerprint) == ("pending", 2, None)
+    assert drain() == {"completed": 1}
+    assert live_texts(connection, document_id) == ["second version"]
+
+
+def test_a_failed_edit_keeps_the_old_chunks_and_says_so(
+    drain: Drain, connection: Connection, tmp_path: Path
+) -> None:
+    file = tmp_path / "a.txt"
+    file.write_text("good words")
+    (document_id,) = submit([Document.path(file)]).new
+    drain()
+    file.write_text("newer words")
+    document = Document.path(file)
+    file.unlink()
+    submit([document])
+    assert drain() == {"failed": 1}
+    stored = row(connection, document_id)
+    assert (stored.error_code, stored.status) == ("not_found", "failed")
+    assert stored.error_message.endswith("the version before stays searchable")
+    assert live_texts(connection, document_id) == ["good words"]
+
+
+def test_an_edit_to_nothing_takes_the_chunks_away(drain: Drain, connection: Connection) -> None:
+    (document_id,) = submit([text_of("a.txt", "good words")]).new
+    drain()
+    submit([text_of("a.txt", "   \n")])
+    assert drain() == {"skipped": 1}
+    assert (row(connection, document_id).error_code, live_texts(connection, document_id)) == (
+        "whitespace",
+        [],
+    )
+
+
+def test_old_and_new_chunks_are_never_both_visible_nor_neither(
+    resources: Resources, drain: Drain, connection: Connection
+) -> None:
+    (document_id,) = submit([text_of("a.txt", "old words")]).new
+    drain()
+    submit([text_of("a.txt", "new words")])
+    batch_id = one(connection, "SELECT batch_id FROM batches WHERE state = 'queued'")
+    seen: list[list[str]] = []
+    ingest_batch(
+        resources, batch_id, "test", report=lambda *_: seen.append(live_texts(connection, document_id))
+    )
+    assert seen == [["old words"]]
+    assert live_texts(connection, document_id) == ["new words"]
+
+
+# -- bad documents --------------------------------------------------------------------------------
+
+
+def test_bad_documents_fail_alone_with_their_own_errors(
+    drain: Drain, connection: Connection, tmp_path: Path, settings: Any
+) -> None:
+    outside = tmp_path.parent / f"{tmp_path.name}-outside.txt"
+    outside.write_text("secret")
+    (tmp_path / "fifo").mkdir()
+    (tmp_path / "empty.txt").touch()
+    (tmp_path / "blank.txt").write_text(" \n\t\n")
+    (tmp_path / "picture.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100))
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    (tmp_path / "link.txt").symlink_to(outside)
+    os.mkfifo(tmp_path / "pipe")
+    with (tmp_path / "huge.txt").open("wb") as huge:
+        huge.truncate(settings.max_document_bytes + 1)
+    (tmp_path / "good.txt").write_text("good words")
+    expected = {
+        tmp_path / "missing.txt": ("failed", "not_found"),
+        outside: ("failed", "outside_roots"),
+        tmp_path / "fifo": ("failed", "not_a_file"),
+        tmp_path / "pipe": ("failed", "not_a_file"),
+        tmp_path / "empty.txt": ("skipped", "empty"),
+        tmp_path / "blank.txt": ("skipped", "whitespace"),
+        tmp_path / "picture.png": ("skipped", "binary"),
+        tmp_path / "loop": ("failed", "unreadable"),
+        tmp_path / "link.txt": ("failed", "outside_roots"),
+        tmp_path / "huge.txt": ("failed", "too_large"),
+        tmp_path / "good.txt": ("completed", None),
+    }
+    submit([Document.found(path, 1, 1) for path in expected])
+    drain()
+    found = {
+        Path(r.source_path): (r.status, r.error_code)
+        for r in connection.execute(text("SELECT source_path, status, error_code FROM documents"))
+    }
+    assert found == expected
+
+
+def test_odd_bytes_are_cleaned_and_counted(drain: Drain, connection: Connection) -> None:
+    (document_id,) = submit([text_of("a.txt", b"a few words with a NUL \0 here and \xed\xa0\x80 there")]).new
+    assert drain() == {"completed": 1}
+    stored = row(connection, document_id)
+    assert stored.cleaned == {"nul": 1, "surrogate": 1}
+    assert live_texts(connection, document_id) == ["a few words with a NUL  here and \ufffd there"]
+
+
+def test_a_name_that_is_not_utf8_is_kept_reversibly(
+    drain: Drain, connection: Connection, tmp_path: Path
+) -> None:
+    file = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9 %41.txt"))
+    file.write_text("some words")
+    (document_id,) = submit([Document.path(file)]).new
+    assert drain() == {"completed": 1}
+    assert row(connection, document_id).source_path.endswith("/caf%E9%20%2541.txt")
+
+
+def test_a_uri_is_read_only_when_its_scheme_is_allowed(settings: Any, connection: Connection) -> None:
+    import fsspec
+
+    with fsspec.open("memory://box/a.txt", "w") as file:
+        file.write("words in a box")
+    submit(
+        [
+            Document.uri("memory://box/a.txt"),
+            Document.uri("memory://box/none.txt"),
+            Document.uri("nope://x/y"),
+        ]
+    )
+    allowing = Resources(read_settings(allowed_uri_schemes=("memory", "nope")))
+    batch_id = one(connection, "SELECT batch_id FROM batches")
+    assert ingest_batch(allowing, batch_id, "test") == {"completed": 1, "failed": 2}
+    allowing.close()
+    assert {found.error_code for found in find(["memory://box/none.txt", "nope://x/y"])} == {
+        "not_found",
+        "no_driver",
+    }
+    submit([Document.uri("memory://box/b.txt")])
+
+
+def test_a_scheme_that_is_not_allowed_fails_its_document(drain: Drain) -> None:
+    submit([Document.uri("s3://bucket/a.txt")])
+    assert drain() == {"failed": 1}
+    assert find(["s3://bucket/a.txt"])[0].error_code == "scheme_not_allowed"
+
+
+def test_rows_that_postgresql_refuses_fail_alone(drain: Drain, connection: Connection) -> None:
+    connection.execute(text("ALTER TABLE chunks ADD CONSTRAINT no_storms CHECK (text NOT LIKE '%storm%')"))
+    submit([text_of("a.txt", "calm seas"), text_of("b.txt", "a storm"), text_of("c.txt", "fair wind")])
+    assert drain() == {"completed": 2, "failed": 1}
+    stored = find(["b.txt"])[0]
+    assert stored.error_code == "write_refused"
+    assert "no_storms" in stored.error_message
+
+
+# -- the producer's own chunks and vectors --------------------------------------------------------
+
+
+def test_given_vectors_are_stored_as_given_and_missing_ones_made(
+    drain: Drain, connection: Connection
+) -> None:
+    vector = [float(n % 7) for n in range(256)]
+    chunks = [GivenChunk("one", vector, ("A", "B"), {"page": 1}), GivenChunk("two")]
+    (document_id,) = submit([Document.chunks(chunks, source_path="mine")]).new
+    assert drain() == {"completed": 1}
+    assert one(connection, "SELECT embedding::text FROM chunks WHERE text = 'one'") == (
+        "[" + ",".join(str(n % 7) for n in range(256)) + "]"
+    )
+    assert one(connection, "SELECT metadata FROM chunks WHERE text = 'one'") == {"page": 1}
+    assert row(connection, document_id).chunks_embedded == 1
+    assert submit([Document.chunks(chunks, source_path="mine")]).unchanged == 1
+
+
+@pytest.mark.parametrize(
+    ("vector", "code"),
+    [([1.0] * 255, "vector_dimension"), ([0.0] * 256, "vector_zero"), ([1e39] * 256, "vector_not_finite")],
+)
+def test_a_bad_vector_fails_its_document_and_no_other(drain: Drain, vector: list[float], code: str) -> None:
+    bad = Document.chunks([GivenChunk("words", vector)], source_path="bad")
+    submit([text_of("good.txt", "good words"), bad])
+    assert drain() == {"completed": 1, "failed": 1}
+    assert find(["bad"])[0].error_code == code
+
+
+# -- taken back -----------------------------------------------------------------------------------
+
+
+def test_deleted_documents_come_back_with_their_chunks(drain: Drain, connection: Connection) -> None:
+    (document_id,) = submit([text_of("a.txt", paragraphs(3))]).new
+    drain()
+    before = live_texts(connection, document_id)
+    assert delete(["a.txt"]) == 1
+    assert live_texts(connection, document_id) == []
+    assert delete(["a.txt"]) == 0
+    assert restore(["a.txt"]) == 1
+    assert live_texts(connection, document_id) == before
+    assert drain() == {}
+
+
+def test_a_restored_document_whose_content_has_an_owner_becomes_its_duplicate(
+    drain: Drain, connection: Connection
+) -> None:
+    submit([text_of("a.txt", "the words")])
+    drain()
+    delete(["a.txt"])
+    submit([text_of("b.txt", "the words")])
+    drain()
+    assert restore(["a.txt"]) == 1
+    assert drain() == {"duplicate": 1}
+    assert one(connection, "SELECT count(*) FROM chunks") == 1
+
+
+def test_a_path_taken_by_a_newer_document_is_not_restored(drain: Drain) -> None:
+    submit([text_of("a.txt", "old words")])
+    drain()
+    delete(["a.txt"])
+    submit([text_of("a.txt", "new words")])
+    drain()
+    assert restore([find(["a.txt"])[1].document_id]) == 0
+
+
+def test_a_document_deleted_during_processing_leaves_no_chunks(
+    resources: Resources, connection: Connection, drain: Drain
+) -> None:
+    (document_id,) = submit([text_of("a.txt", "some words")]).new
+    batch_id = one(connection, "SELECT batch_id FROM batches")
+    ingest_batch(resources, batch_id, "test", report=lambda *_: delete([document_id]) and None)
+    assert live_texts(connection, document_id) == []
+    assert restore([document_id]) == 1
+    assert drain() == {"completed": 1}
+
+
+def test_cancelled_documents_stay_where_they_are_until_retried(
+    resources: Resources, connection: Connection, drain: Drain
+) -> None:
+    submit([text_of("a.txt", "words of a"), text_of("b.txt", "words of b")])
+    batch_id = one(connection, "SELECT batch_id FROM batches")
+    assert cancel(["a.txt"]) == 1
+    assert ingest_batch(resources, batch_id, "test", report=lambda *_: cancel() and None) == {}
+    assert {found.status for found in find(["a.txt", "b.txt"])} == {"cancelled"}
+    assert retry() == 2
+    assert drain() == {"completed": 2}
+
+
+def test_stopping_hands_back_uncharged_what_is_not_done(resources: Resources, connection: Connection) -> None:
+    submit([text_of(f"{n}.txt", paragraphs(2, f"word{n}")) for n in range(5)])
+    batch_id = one(connection, "SELECT batch_id FROM batches")
+    assert ingest_batch(resources, batch_id, "test", stopping=lambda: True) == {}
+    assert one(connection, "SELECT count(*) FROM documents WHERE status = 'pending' AND attempts = 0") == 5
+    assert one(connection, "SELECT state FROM batches") == "finished"
+
+
+# -- fences ---------------------------------------------------------------------------------------
+
+
+def test_a_batch_is_claimed_once(resources: Resources, connection: Connection) -> None:
+    submit([text_of("a.txt", "words")])
+    batch_id = one(connection, "SELECT batch_id FROM batches")
+    assert ingest_batch(resources, batch_id, "test") == {"completed": 1}
+    assert ingest_batch(resources, batch_id, "test") is None
+    assert ingest_batch(resources, UUID(int=0), "test") is None
+
+
+def test_no_write_without_the_lease(resources: Resources, connection: Connection) -> None:
+    from worker.errors import LeaseLostError
+
+    (document_id,) = submit([text_of("a.txt", "words")]).new
+    batch_id = one(connection, "SELECT batch_id FROM batches")
+
+    def rescue_meanwhile(_done: int, _total: int) -> None:
+        connection.execute(text("UPDATE batches SET lease_token = gen_random_uuid()"))
+
+    with pytest.raises(LeaseLostError):
+        ingest_batch(resources, batch_id, "test", report=rescue_meanwhile)
+    assert live_texts(connection, document_id) == []
+    assert row(connection, document_id).status == "processing"
+
+
+def test_no_connection_is_held_while_documents_are_worked_on(
+    resources: Resources, connection: Connection
+) -> None:
+    submit([text_of("a.txt", "words")])
+    batch_id = one(connection, "SELECT batch_id FROM batches")
+    held: list[int] = []
+    ingest_batch(
+        resources,
+        batch_id,
+        "test",
+        report=lambda *_: held.append(resources.engine.pool.checkedout()),  # type: ignore[attr-defined]
+    )
+    assert held == [1]  # the test's own
+
+
+def test_interactive_goes_first_and_tenants_take_turns(resources: Resources, connection: Connection) -> None:
+    for tenant in ("a", "b", "c"):
+        submit([text_of(f"{n}", f"words {n}") for n in range(200)], tenant=tenant)
+    submit([text_of("urgent", "urgent words")], tenant="a", lane=Lane.INTERACTIVE)
+    order: list[str] = []
+    while found := connection.execute(
+        text(
+            "SELECT b.batch_id, b.lane, t.name FROM batches b JOIN tenants t USING (tenant_id)"
+            " WHERE b.state = 'queued' ORDER BY b.lane DESC, b.created_at LIMIT 1"
+        )
+    ).one_or_none():
+        order.append(found.name if found.lane == "bulk" else "interactive")
+        ingest_batch(resources, found.batch_id, "test")
+        dispatch(resources)
+    assert order[0] == "interactive"
+    rounds = [set(order[n : n + 3]) for n in range(2, 8, 3)]
+    assert all(len(turn) >= 2 for turn in rounds)
+    assert sorted(set(order)) == ["a", "b", "c", "interactive"]

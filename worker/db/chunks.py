@@ -6,8 +6,10 @@ from typing import Any, Protocol
 from uuid import UUID
 
 import numpy as np
+import psycopg2
 from numpy.typing import NDArray
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
 
 from worker.db import segments
 from worker.db.leaves import TRASH
@@ -78,10 +80,19 @@ def known_vectors(
 def copy_rows(connection: Connection, leaf: str, data: Readable) -> int:
     """Stream a binary COPY (header, rows, trailer) into a leaf; gives the number of rows."""
     driver: Any = connection.connection.driver_connection
-    with driver.cursor() as cursor:
-        statement = f"COPY {leaf} ({', '.join(COLUMNS)}) FROM STDIN (FORMAT binary)"
-        cursor.copy_expert(statement, data, _COPY_READ_BYTES)
-        return int(cursor.rowcount)
+    statement = f"COPY {leaf} ({', '.join(COLUMNS)}) FROM STDIN (FORMAT binary)"
+    try:
+        with driver.cursor() as cursor:
+            cursor.copy_expert(statement, data, _COPY_READ_BYTES)
+            return int(cursor.rowcount)
+    except psycopg2.Error as error:
+        raise copy_error(statement, error) from error
+
+
+def copy_error(statement: str, error: psycopg2.Error) -> Exception:
+    """Wrap an error of the driver's own COPY as SQLAlchemy wraps all others: policy reads one family."""
+    wrapped: Exception = DBAPIError.instance(statement, None, error, psycopg2.Error, hide_parameters=True)
+    return wrapped
 
 
 def remove_chunks(connection: Connection, document_ids: Sequence[UUID], chunk_ids: Sequence[UUID]) -> int:

@@ -67,6 +67,65 @@ def documents(
     ).all()
 
 
+def projects(connection: Connection) -> Sequence[Row[Any]]:
+    """Give (tenant, project, documents, completed, chunks), one a project; project NULL is "no project"."""
+    return connection.execute(
+        text("""
+            SELECT t.name AS tenant, p.name AS project, count(*) AS documents,
+                   count(*) FILTER (WHERE d.status = 'completed') AS completed,
+                   coalesce(sum(d.total_chunks), 0)::bigint AS chunks
+            FROM documents d JOIN tenants t ON t.tenant_id = d.tenant_id
+            LEFT JOIN projects p ON p.project_id = d.project_id
+            WHERE d.deleted_at IS NULL GROUP BY t.name, p.name ORDER BY t.name, p.name NULLS FIRST""")
+    ).all()
+
+
+def reasons_of(connection: Connection, document_ids: Sequence[UUID], limit: int) -> Sequence[Row[Any]]:
+    """Give (status, error_code, documents, example, message) for these documents, most first."""
+    return connection.execute(
+        text("""
+            SELECT status, error_code, count(*) AS documents, min(source_path) AS example,
+                   min(error_message) AS message
+            FROM documents
+            WHERE document_id = ANY(:ids) AND deleted_at IS NULL AND error_code IS NOT NULL
+            GROUP BY status, error_code ORDER BY documents DESC, error_code LIMIT :limit"""),
+        {"ids": list(document_ids), "limit": limit},
+    ).all()
+
+
+def server_version(connection: Connection) -> str:
+    """Give the version of PostgreSQL, as its people write it."""
+    return str(connection.execute(text("SHOW server_version")).scalar_one()).partition(" ")[0]
+
+
+def embedding_space(connection: Connection) -> tuple[int, str]:
+    """Give the dimension and column type the database was made for."""
+    row = connection.execute(text("SELECT dimension, column_type FROM embedding_space")).one()
+    return row.dimension, row.column_type
+
+
+def alive(connection: Connection, seconds: int) -> dict[str, int]:
+    """Count the processes of each kind that were heard of within `seconds`."""
+    found = connection.execute(
+        text("""
+            SELECT kind, count(*) AS processes FROM heartbeats
+            WHERE seen_at > now() - make_interval(secs => :seconds) GROUP BY kind"""),
+        {"seconds": seconds},
+    )
+    return {row.kind: row.processes for row in found}
+
+
+def last_runs(connection: Connection) -> Sequence[Row[Any]]:
+    """Give (chore, outcome, details, error_message, seconds_ago) of the last finished run of each chore."""
+    return connection.execute(
+        text("""
+            SELECT DISTINCT ON (chore) chore, outcome, details, error_message,
+                   extract(epoch FROM now() - started_at)::float AS seconds_ago
+            FROM maintenance_runs WHERE outcome IN ('done', 'failed')
+            ORDER BY chore, started_at DESC""")
+    ).all()
+
+
 def unsettled(connection: Connection, document_ids: Sequence[UUID]) -> int:
     """Count which of these documents are still on their way."""
     found = connection.execute(

@@ -1,0 +1,133 @@
+"""docker-compose.yml: valid by the published schema, the Procfile's processes, nothing open, nothing secret."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from honcho.environ import parse_procfile
+
+from worker.broker import SAFE_EVICTION
+from worker.db.migrate import ADVISED_PGVECTOR
+
+ROOT = Path(__file__).parents[2]
+FILE = ROOT / "docker-compose.yml"
+SERVICES: dict[str, dict[str, Any]] = yaml.safe_load(FILE.read_text())["services"]
+PROCESSES: dict[str, str] = dict(parse_procfile((ROOT / "Procfile").read_text()).processes)
+LONG_RUNNING = sorted(SERVICES.keys() - {"migrate"})
+
+
+def command(service: str) -> str:
+    given = SERVICES[service]["command"]
+    return given if isinstance(given, str) else " ".join(given)
+
+
+def test_the_file_follows_the_compose_specification() -> None:
+    checker = Path(sys.executable).with_name("check-jsonschema")
+    checked = subprocess.run(
+        [checker, "--builtin-schema", "vendor.compose-spec", FILE],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_it_runs_the_processes_of_the_procfile() -> None:
+    assert {name: command(name) for name in PROCESSES} == PROCESSES
+    assert SERVICES.keys() == PROCESSES.keys() | {"postgres", "redis", "migrate"}
+    assert command("migrate") == "ingest migrate"
+
+
+@pytest.mark.parametrize("name", LONG_RUNNING)
+def test_what_runs_on_is_watched_and_restarted(name: str) -> None:
+    service = SERVICES[name]
+    assert service["restart"] == "unless-stopped"
+    assert service["healthcheck"]["test"][0] in {"CMD", "CMD-SHELL"}
+    assert {"interval", "timeout", "retries", "start_period"} <= service["healthcheck"].keys()
+
+
+@pytest.mark.parametrize("name", sorted(PROCESSES))
+def test_a_process_starts_on_a_migrated_database_and_has_time_to_stop(name: str) -> None:
+    service = SERVICES[name]
+    assert service["depends_on"] == {
+        "migrate": {"condition": "service_completed_successfully"},
+        "redis": {"condition": "service_healthy"},
+    }
+    assert service["stop_grace_period"] == "60s"
+    assert service["init"] is True
+
+
+def test_the_migration_runs_once_on_a_database_that_answers() -> None:
+    assert SERVICES["migrate"]["restart"] == "no"
+    assert SERVICES["migrate"]["depends_on"] == {"postgres": {"condition": "service_healthy"}}
+    assert SERVICES["postgres"]["healthcheck"]["test"][1] == "pg_isready"
+
+
+def test_every_published_port_is_this_machine_s_own() -> None:
+    published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
+    assert published.keys() == {"postgres", "flower"}
+    assert published["postgres"] == ["127.0.0.1:5432:5432"]
+    assert all(port.startswith("127.0.0.1:") for ports in published.values() for port in ports)
+    assert "network_mode" not in FILE.read_text()
+
+
+def test_every_secret_comes_from_the_environment_and_is_required() -> None:
+    text = FILE.read_text()
+    required = set(re.findall(r"\$\{(\w+):\?[^}]+\}", text))
+    assert required == {"POSTGRES_PASSWORD", "REDIS_PASSWORD", "FLOWER_BASIC_AUTH"}
+    # a name that is required in one place has no default in another
+    assert all(re.search(rf"\${{?{name}(?!\w|:\?)", text) is None for name in required)
+    environments = [service.get("environment", {}) for service in SERVICES.values()]
+    values = [
+        value
+        for environment in environments
+        for name, value in environment.items()
+        if re.search("PASSWORD|AUTH|SECRET|TOKEN|KEY", name)
+    ]
+    assert values
+    assert all(re.fullmatch(r"\$\{\w+:\?[^}]+\}", value) for value in values)
+    literal = [url for url in re.findall(r"\w+://[^\s@]*:([^\s@]*)@", text) if not url.startswith("${")]
+    assert literal == []
+
+
+def test_postgres_has_a_pgvector_that_is_advised_and_keeps_its_data() -> None:
+    found = re.fullmatch(r"pgvector/pgvector:(\d+)\.(\d+)\.(\d+)-pg18\S*", SERVICES["postgres"]["image"])
+    assert found is not None
+    assert tuple(map(int, found.groups())) >= ADVISED_PGVECTOR
+    named = yaml.safe_load(FILE.read_text())["volumes"]
+    volume, _, folder = SERVICES["postgres"]["volumes"][0].partition(":")
+    assert volume in named
+    assert folder == "/var/lib/postgresql"
+
+
+def test_redis_keeps_every_message() -> None:
+    words = command("redis")
+    assert f"--maxmemory-policy {SAFE_EVICTION}" in words
+    assert "--appendonly yes" in words
+    assert "--requirepass ${REDIS_PASSWORD:?" in words
+    assert SERVICES["redis"]["volumes"] == ["redis:/data"]
+
+
+def test_flower_asks_for_a_password_and_documents_are_read_only() -> None:
+    assert SERVICES["flower"]["environment"]["FLOWER_BASIC_AUTH"].startswith("${FLOWER_BASIC_AUTH:?")
+    assert SERVICES["ingest"]["volumes"] == ["${DOCUMENTS:-./documents}:/documents:ro"]
+    assert SERVICES["ingest"]["environment"]["ALLOWED_ROOTS"] == "/documents"
+
+
+def test_the_image_is_built_in_stages_and_runs_as_nobody_special() -> None:
+    lines = (ROOT / "Dockerfile").read_text().splitlines()
+    stages = [number for number, line in enumerate(lines) if line.startswith("FROM ")]
+    assert len(stages) == 2
+    last = [line for line in lines[stages[-1] :] if line and not line.startswith("#")]
+    assert "USER ingest" in last
+    assert not any(line.startswith(("COPY", "ENTRYPOINT")) or "apt-get" in line for line in last)
+
+
+def test_the_image_gets_all_that_the_wheel_is_built_from_and_no_more() -> None:
+    let_in = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    assert let_in == {"LICENSE", "Procfile", "README.md", "alembic", "pyproject.toml", "worker"}
+    assert all((ROOT / name).exists() for name in let_in)
