@@ -10,6 +10,7 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
+from pydantic import SecretStr
 from sqlalchemy import Connection, create_engine, pool, text
 
 from worker import broker
@@ -47,7 +48,7 @@ def administrate(postgres: RunningPostgres) -> Callable[[str], None]:
     """Run a statement on the server, outside any test's database."""
 
     def run(statement: str) -> None:
-        engine = create_engine(driver_url(_secret(postgres.url)), poolclass=pool.NullPool)
+        engine = create_engine(driver_url(SecretStr(postgres.url)), poolclass=pool.NullPool)
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.execute(text(statement))
 
@@ -62,7 +63,9 @@ def new_database(
 
     def make(template: str | None = None) -> str:
         name = f"test_{next(_numbers)}"
-        administrate(f"CREATE DATABASE {name}" + (f" TEMPLATE {template} STRATEGY file_copy" if template else ""))
+        administrate(
+            f"CREATE DATABASE {name}" + (f" TEMPLATE {template} STRATEGY file_copy" if template else "")
+        )
         return postgres.url.replace("/ingest?", f"/{name}?")
 
     return make
@@ -72,11 +75,18 @@ def new_database(
 def template(new_database: Callable[[str | None], str], valkey: RunningValkey) -> str:
     url = new_database(None)
     migrate(read_settings(database_url=url, broker_url=valkey.url))
-    return driver_url(_secret(url)).database or ""
+    return driver_url(SecretStr(url)).database or ""
+
+
+@pytest.fixture
+def environment() -> dict[str, str]:
+    """Settings a test folder wants on top of the usual ones."""
+    return {}
 
 
 @pytest.fixture
 def settings(
+    environment: dict[str, str],
     new_database: Callable[[str | None], str],
     template: str,
     valkey: RunningValkey,
@@ -84,7 +94,7 @@ def settings(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Settings]:
     """Settings of a migrated, empty database and an empty broker; also what `load_settings` gives."""
-    environment = {
+    usual = {
         "DATABASE_URL": new_database(template),
         "BROKER_URL": valkey.url,
         "ALLOWED_ROOTS": str(tmp_path),
@@ -92,7 +102,7 @@ def settings(
         "HEARTBEAT_SECONDS": "1",
         "LEASE_SECONDS": "3",
     }
-    for name, value in environment.items():
+    for name, value in {**usual, **environment}.items():
         monkeypatch.setenv(name, value)
     load_settings.cache_clear()
     client = broker.connect(load_settings())
@@ -136,11 +146,7 @@ def drain(resources: Resources) -> Callable[[], dict[str, int]]:
 
 def _queued(resources: Resources) -> list[UUID]:
     with resources.engine.begin() as connection:
-        found = connection.execute(text("SELECT batch_id FROM batches WHERE state = 'queued' ORDER BY created_at"))
+        found = connection.execute(
+            text("SELECT batch_id FROM batches WHERE state = 'queued' ORDER BY created_at")
+        )
         return list(found.scalars())
-
-
-def _secret(url: str):  # type: ignore[no-untyped-def] # pydantic's SecretStr
-    from pydantic import SecretStr
-
-    return SecretStr(url)

@@ -6,11 +6,12 @@ from celery import Celery
 from kombu.entity import Queue as BrokerQueue
 
 from worker.settings import Settings, load_settings
+from worker.transport import install
 from worker.types import Queue, TaskName
 
 
 def configuration(settings: Settings) -> dict[str, Any]:
-    """Give Celery's configuration; docs/decisions/celery-settings.md says why each value."""
+    """Give Celery's configuration; docs/decisions/0002-celery-settings.md says why each value."""
     return {
         "broker_url": settings.broker_url.get_secret_value(),
         "result_backend": settings.broker_url.get_secret_value(),
@@ -103,5 +104,6 @@ def schedule(settings: Settings) -> dict[str, dict[str, Any]]:
     }
 
 
+install()
 app = Celery("worker")
 app.config_from_object(configuration(load_settings()))

@@ -80,7 +80,13 @@ def publish(lane: Lane, batch_ids: Sequence[UUID]) -> None:
 
     for batch_id in batch_ids:
         try:
-            app.send_task(TaskName.INGEST_BATCH.value, args=[str(batch_id)], queue=QUEUE_OF[lane].value)
+            # ignore_result: else the producer opens a subscription at the result backend, and waits
+            app.send_task(
+                TaskName.INGEST_BATCH.value,
+                args=[str(batch_id)],
+                queue=QUEUE_OF[lane].value,
+                ignore_result=True,
+            )
         except (OperationalError, RedisError, OSError) as error:
             log.warning("batch not published", extra={"batch": str(batch_id), "reason": str(error)})
             return

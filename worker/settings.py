@@ -4,6 +4,7 @@ Sources, later ones win: the file the embedded stack leaves in DATA_DIR, `.env`,
 """
 
 import os
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -95,6 +96,8 @@ class Settings(BaseSettings):
 
     postgres_version: Literal[16, 18] = 18
     flower_port: Annotated[int, Field(ge=1, le=65_535)] = 5555
+    flower_address: str = "127.0.0.1"
+    flower_basic_auth: SecretStr | None = None
 
     @field_validator("database_url", "direct_database_url", "search_database_url", "maintenance_database_url")
     @classmethod
@@ -193,6 +196,12 @@ def configured_urls() -> tuple[SecretStr | None, SecretStr | None]:
 def child_environment(**extra: str) -> dict[str, str]:
     """Copy the environment for a child process, with `extra` on top."""
     return {**os.environ, **extra}
+
+
+def export(values: Mapping[str, str]) -> None:
+    """Put values into our environment: for libraries that read it, and for the settings read after this."""
+    os.environ.update(values)
+    load_settings.cache_clear()
 
 
 @cache

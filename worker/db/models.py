@@ -25,12 +25,13 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
-from worker.types import EmbeddingType, Lane, Status
+from worker.types import EmbeddingType, FileType, Lane, Status
 
 BATCH_STATES = ("queued", "running", "finished", "abandoned")
 SEGMENT_STATES = ("spare", "open", "sealing", "sealed", "emptied", "trash")
 LANES = tuple(Lane)
 STATUSES = tuple(Status)
+FILE_TYPES = tuple(FileType)
 
 
 def schema(dimension: int, column_type: EmbeddingType) -> MetaData:
@@ -118,8 +119,8 @@ def _batches(metadata: MetaData) -> Table:
         Column("lane", Text, nullable=False),
         Column("state", Text, nullable=False, server_default=text("'queued'")),
         Column("documents", Integer, nullable=False),
-        _moment("published_at"),
-        Column("publications", Integer, nullable=False, server_default=text("0")),
+        _time("published_at"),
+        Column("publications", Integer, nullable=False, server_default=text("1")),
         Column("lease_token", Uuid),
         _moment("lease_expires_at"),
         Column("worker", Text),
@@ -127,18 +128,28 @@ def _batches(metadata: MetaData) -> Table:
         _moment("finished_at"),
         *_times(),
         PrimaryKeyConstraint("batch_id", name="batches_pkey"),
+        # documents refer to (tenant, batch): a batch with documents of another tenant is unstorable
+        UniqueConstraint("tenant_id", "batch_id", name="batches_tenant_id_batch_id_key"),
         ForeignKeyConstraint(["tenant_id"], ["tenants.tenant_id"], name="batches_tenant_id_fkey"),
         _check(_one_of("state", BATCH_STATES), "batches_state_check"),
         _check(_one_of("lane", LANES), "batches_lane_check"),
-        _check("documents > 0 AND progress BETWEEN 0 AND documents", "batches_progress_check"),
-        _check("publications >= 0", "batches_publications_check"),
+        _check(
+            "documents > 0 AND progress BETWEEN 0 AND documents"
+            " AND (state <> 'queued' OR progress = 0) AND (state <> 'finished' OR progress = documents)",
+            "batches_progress_check",
+        ),
+        _check("publications >= 1", "batches_publications_check"),
         _check(
             "(state = 'running') = (lease_token IS NOT NULL AND lease_expires_at IS NOT NULL)"
             " AND (lease_token IS NULL) = (lease_expires_at IS NULL)",
             "batches_lease_check",
         ),
+        _check(
+            "CASE state WHEN 'queued' THEN worker IS NULL WHEN 'running' THEN worker IS NOT NULL"
+            " ELSE true END",
+            "batches_worker_check",
+        ),
         _check("(state IN ('finished', 'abandoned')) = (finished_at IS NOT NULL)", "batches_finished_check"),
-        Index("batches_tenant_id_idx", "tenant_id"),
         Index("batches_unfinished_idx", "state", "lane", postgresql_where=text("finished_at IS NULL")),
         Index("batches_finished_at_idx", "finished_at", postgresql_where=text("finished_at IS NOT NULL")),
     )
@@ -197,7 +208,11 @@ def _document_keys() -> list[ForeignKeyConstraint | UniqueConstraint]:
             ["projects.tenant_id", "projects.project_id"],
             name="documents_project_id_fkey",
         ),
-        ForeignKeyConstraint(["batch_id"], ["batches.batch_id"], name="documents_batch_id_fkey"),
+        ForeignKeyConstraint(
+            ["tenant_id", "batch_id"],
+            ["batches.tenant_id", "batches.batch_id"],
+            name="documents_batch_id_fkey",
+        ),
         ForeignKeyConstraint(
             ["tenant_id", "duplicate_of"],
             ["documents.tenant_id", "documents.document_id"],
@@ -210,25 +225,31 @@ def _document_checks() -> list[CheckConstraint]:
     rules = {
         "status": _one_of("status", STATUSES),
         "lane": _one_of("lane", LANES),
+        "file_type": _one_of("file_type", FILE_TYPES),
         "filename": "filename <> '' AND source_path <> ''",
-        "source_key": "octet_length(source_key) = 32",
+        "source_key": "source_key = sha256(convert_to(source_path, 'UTF8'))",
         "content_hash": "octet_length(content_hash) = 32",
         "fingerprint": "octet_length(fingerprint) = 32",
         "size_bytes": "size_bytes >= 0",
-        "chunk_set": "(fingerprint IS NULL) = (total_chunks IS NULL) AND total_chunks >= 0"
+        "chunk_set": "(fingerprint IS NULL) = (total_chunks IS NULL) AND total_chunks > 0"
         " AND (fingerprint IS NULL OR content_hash IS NOT NULL)",
-        "chunk_counts": "chunks_embedded >= 0 AND chunks_reused >= 0",
+        "chunk_counts": "chunks_embedded >= 0 AND chunks_reused >= 0"
+        " AND chunks_embedded + chunks_reused <= total_chunks",
         "metadata": "jsonb_typeof(metadata) = 'object' AND jsonb_typeof(cleaned) = 'object'",
-        "versions": "claimed_version BETWEEN 0 AND requested_version",
+        "versions": "requested_version > 0 AND claimed_version BETWEEN 0 AND requested_version"
+        " AND (status <> 'processing' OR claimed_version > 0)",
+        # an outcome is that of the newest version: an edit underway is never taken for done
+        "outcome": "status IN ('pending', 'processing', 'cancelled') OR claimed_version = requested_version",
         "attempts": "attempts >= 0",
-        "completed": "status <> 'completed'"
-        " OR fingerprint IS NOT NULL AND claimed_version = requested_version",
+        "completed": "status <> 'completed' OR fingerprint IS NOT NULL",
         "duplicate": "(status = 'duplicate') = (duplicate_of IS NOT NULL) AND duplicate_of <> document_id"
         " AND (status <> 'duplicate' OR fingerprint IS NULL AND content_hash IS NOT NULL)",
-        "skipped": "status <> 'skipped' OR fingerprint IS NULL AND error_code IS NOT NULL",
-        "failed": "status <> 'failed' OR error_code IS NOT NULL AND error_message IS NOT NULL",
-        "batch": "CASE status WHEN 'processing' THEN batch_id IS NOT NULL WHEN 'pending' THEN true"
-        " ELSE batch_id IS NULL END",
+        "skipped": "status <> 'skipped' OR fingerprint IS NULL",
+        "error": "(error_code IS NULL) = (error_message IS NULL) AND error_code <> ''",
+        "reason": "CASE WHEN status IN ('skipped', 'failed') THEN error_code IS NOT NULL"
+        " WHEN status IN ('completed', 'duplicate', 'cancelled') THEN error_code IS NULL ELSE true END",
+        "batch": "CASE status WHEN 'processing' THEN batch_id IS NOT NULL"
+        " WHEN 'pending' THEN batch_id IS NULL OR deleted_at IS NULL ELSE batch_id IS NULL END",
         "next_attempt": "next_attempt_at IS NULL OR status = 'pending'",
         "settled": "(status IN ('pending', 'processing')) = (settled_at IS NULL)",
     }
@@ -287,7 +308,10 @@ def _segments(metadata: MetaData) -> None:
         *_times(),
         PrimaryKeyConstraint("singleton", name="embedding_space_pkey"),
         _check("singleton", "embedding_space_singleton_check"),
-        _check("dimension > 0", "embedding_space_dimension_check"),
+        _check(
+            "dimension BETWEEN 1 AND CASE column_type WHEN 'vector' THEN 2000 ELSE 4000 END",
+            "embedding_space_dimension_check",
+        ),
         _check(_one_of("column_type", tuple(EmbeddingType)), "embedding_space_column_type_check"),
     )
     Table(
@@ -300,7 +324,14 @@ def _segments(metadata: MetaData) -> None:
         PrimaryKeyConstraint("segment", name="segments_pkey"),
         UniqueConstraint("leaf", name="segments_leaf_key"),
         _check(_one_of("state", SEGMENT_STATES), "segments_state_check"),
-        _check("(state = 'trash') = (segment = -1) AND segment <> 0", "segments_trash_check"),
+        _check(
+            "(state = 'trash') = (segment = -1) AND segment >= -1 AND segment <> 0", "segments_trash_check"
+        ),
+        _check(
+            "leaf = CASE segment WHEN -1 THEN 'chunks_trash'"
+            " ELSE 'chunks_s' || lpad(segment::text, greatest(6, length(segment::text)), '0') END",
+            "segments_leaf_check",
+        ),
         Index("segments_open_key", "state", unique=True, postgresql_where=text("state = 'open'")),
     )
 
@@ -330,9 +361,13 @@ def _chunks(metadata: MetaData, vector: HALFVEC | VECTOR) -> Table:
         ),
         _check("chunk_index >= 0 AND char_length > 0", "chunks_position_check"),
         _check("text <> ''", "chunks_text_check"),
+        # The cosine distance of a zero vector, and of one whose squares underflow, is NaN; where they
+        # overflow it is wrong: such a row would be stored and never found.
+        _check("(embedding <#> embedding) BETWEEN '-1e38' AND '-1e-38'", "chunks_embedding_check"),
         _check("octet_length(content_hash) = 32", "chunks_content_hash_check"),
         _check("jsonb_typeof(metadata) = 'object'", "chunks_metadata_check"),
-        Index("chunks_document_id_idx", "document_id", "chunk_index"),
+        # `segment` only because a unique index of a partitioned table must hold its key
+        Index("chunks_place_key", "document_id", "chunk_index", "segment", unique=True),
         Index("chunks_content_hash_idx", "tenant_id", "content_hash"),
         Index("chunks_project_id_idx", "project_id"),
         Index("chunks_created_at_idx", "created_at"),
@@ -351,7 +386,8 @@ def _operations(metadata: MetaData) -> None:
         _time("seen_at"),
         *_times(),
         PrimaryKeyConstraint("name", name="heartbeats_pkey"),
-        _check("slots >= 0", "heartbeats_slots_check"),
+        _check("name <> '' AND kind <> ''", "heartbeats_name_check"),
+        _check("slots >= 0 AND pid > 0", "heartbeats_slots_check"),
     )
     Table(
         "maintenance_runs",
@@ -365,8 +401,14 @@ def _operations(metadata: MetaData) -> None:
         _moment("finished_at"),
         *_times(),
         PrimaryKeyConstraint("run_id", name="maintenance_runs_pkey"),
-        _check("outcome IN ('running', 'done', 'failed', 'locked')", "maintenance_runs_outcome_check"),
+        _check("chore <> ''", "maintenance_runs_chore_check"),
+        _check("outcome IN ('running', 'done', 'failed')", "maintenance_runs_outcome_check"),
         _check("(outcome = 'running') = (finished_at IS NULL)", "maintenance_runs_finished_check"),
+        _check("(outcome = 'failed') = (error_message IS NOT NULL)", "maintenance_runs_error_message_check"),
+        _check("jsonb_typeof(details) = 'object'", "maintenance_runs_details_check"),
+        Index(
+            "maintenance_runs_running_key", "chore", unique=True, postgresql_where=text("outcome = 'running'")
+        ),
         Index("maintenance_runs_chore_idx", "chore", "started_at"),
         Index("maintenance_runs_created_at_idx", "created_at"),
     )
@@ -385,6 +427,11 @@ def _operations(metadata: MetaData) -> None:
         PrimaryKeyConstraint("run_id", name="evaluation_runs_pkey"),
         ForeignKeyConstraint(["tenant_id"], ["tenants.tenant_id"], name="evaluation_runs_tenant_id_fkey"),
         _check("token_count >= 0", "evaluation_runs_token_count_check"),
+        _check(
+            "jsonb_typeof(metadata) = 'object' AND jsonb_typeof(response) = 'object'"
+            " AND jsonb_typeof(latency_ms) = 'object' AND jsonb_typeof(sources) = 'array'",
+            "evaluation_runs_metadata_check",
+        ),
         Index("evaluation_runs_tenant_id_idx", "tenant_id", "created_at"),
         Index("evaluation_runs_created_at_idx", "created_at"),
     )

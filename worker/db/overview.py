@@ -1,6 +1,7 @@
 """What people ask about the state of things. Read only."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -98,14 +99,30 @@ def server_version(connection: Connection) -> str:
     return str(connection.execute(text("SHOW server_version")).scalar_one()).partition(" ")[0]
 
 
-def embedding_space(connection: Connection) -> tuple[int, str]:
-    """Give the dimension and column type the database was made for."""
-    row = connection.execute(text("SELECT dimension, column_type FROM embedding_space")).one()
-    return row.dimension, row.column_type
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What the tables say of the system: living processes by kind, each chore's last run."""
+
+    dimension: int
+    column_type: str
+    alive: dict[str, int]
+    runs: Sequence[Row[Any]]
+    oldest_waiting_seconds: float | None
 
 
-def alive(connection: Connection, seconds: int) -> dict[str, int]:
-    """Count the processes of each kind that were heard of within `seconds`."""
+def health(connection: Connection, alive_seconds: int) -> Health:
+    """Give what the tables say; a process counts as alive when heard of within `alive_seconds`."""
+    space = connection.execute(text("SELECT dimension, column_type FROM embedding_space")).one()
+    return Health(
+        dimension=space.dimension,
+        column_type=space.column_type,
+        alive=_alive(connection, alive_seconds),
+        runs=_last_runs(connection),
+        oldest_waiting_seconds=oldest_waiting_seconds(connection, None),
+    )
+
+
+def _alive(connection: Connection, seconds: int) -> dict[str, int]:
     found = connection.execute(
         text("""
             SELECT kind, count(*) AS processes FROM heartbeats
@@ -115,8 +132,8 @@ def alive(connection: Connection, seconds: int) -> dict[str, int]:
     return {row.kind: row.processes for row in found}
 
 
-def last_runs(connection: Connection) -> Sequence[Row[Any]]:
-    """Give (chore, outcome, details, error_message, seconds_ago) of the last finished run of each chore."""
+def _last_runs(connection: Connection) -> Sequence[Row[Any]]:
+    """Give (chore, outcome, details, error_message, seconds_ago) of each chore's last finished run."""
     return connection.execute(
         text("""
             SELECT DISTINCT ON (chore) chore, outcome, details, error_message,

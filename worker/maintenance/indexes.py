@@ -2,15 +2,38 @@
 
 from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, PrimaryKeyConstraint, UniqueConstraint, text
 
-from worker.db.leaves import leaf_name
+from worker.db.models import schema
 from worker.resources import Resources
+from worker.settings import Settings
 
 
-def run(resources: Resources, connection: Connection) -> dict[str, Any]:  # noqa: ARG001 -- every chore's signature
-    """Give the invalid indexes, and the leaves that lack one of their parent's."""
-    return {"invalid": invalid(connection), "missing": missing(connection)}
+def run(resources: Resources, connection: Connection) -> dict[str, Any]:
+    """Give the invalid indexes, those that are gone, and the leaves that lack one of their parent's."""
+    gone = [f"{index} is gone" for index in absent(connection, resources.settings)]
+    return {"invalid": invalid(connection), "missing": gone + missing(connection)}
+
+
+def absent(connection: Connection, settings: Settings) -> list[str]:
+    """Name the indexes of the schema that do not exist, on tables that do."""
+    tables = schema(settings.embedding_dimension, settings.embedding_type).tables.values()
+    wanted = {str(index.name): table.name for table in tables for index in table.indexes}
+    for table in tables:
+        keys = [
+            rule for rule in table.constraints if isinstance(rule, PrimaryKeyConstraint | UniqueConstraint)
+        ]
+        wanted |= {str(key.name): table.name for key in keys}
+    found = connection.execute(
+        text("""
+            SELECT name FROM unnest(CAST(:names AS text[]), CAST(:tables AS text[])) AS wanted(name, on_table)
+            WHERE NOT EXISTS (
+                SELECT 1 FROM pg_index i
+                WHERE i.indexrelid = to_regclass(name) AND i.indrelid = to_regclass(on_table))
+            ORDER BY name"""),
+        {"names": list(wanted), "tables": list(wanted.values())},
+    )
+    return list(found.scalars())
 
 
 def invalid(connection: Connection) -> list[str]:
@@ -19,7 +42,8 @@ def invalid(connection: Connection) -> list[str]:
         text("""
             SELECT i.indexrelid::regclass::text FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
             WHERE NOT i.indisvalid AND c.relnamespace = current_schema()::regnamespace
-              AND NOT EXISTS (SELECT 1 FROM pg_stat_progress_create_index p WHERE p.index_relid = i.indexrelid)
+              AND NOT EXISTS (
+                SELECT 1 FROM pg_stat_progress_create_index p WHERE p.index_relid = i.indexrelid)
             ORDER BY 1""")
     )
     return list(found.scalars())
@@ -27,18 +51,15 @@ def invalid(connection: Connection) -> list[str]:
 
 def missing(connection: Connection) -> list[str]:
     """Name, as leaf and parent index, what a leaf of `chunks` lacks; or the leaf, where it is gone."""
-    leaves = connection.execute(text("SELECT segment FROM segments ORDER BY segment")).scalars()
-    names = [leaf_name(segment) for segment in leaves]
     found = connection.execute(
         text("""
             SELECT name || CASE WHEN to_regclass(name) IS NULL THEN ' is gone'
                                 ELSE ' lacks ' || p.indexrelid::regclass END
-            FROM unnest(CAST(:leaves AS text[])) AS leaf(name)
+            FROM (SELECT leaf FROM segments) AS leaf(name)
             JOIN pg_index p ON p.indrelid = 'chunks'::regclass
             WHERE NOT EXISTS (
                 SELECT 1 FROM pg_inherits h JOIN pg_index i ON i.indexrelid = h.inhrelid
                 WHERE h.inhparent = p.indexrelid AND i.indrelid = to_regclass(name))
-            ORDER BY 1"""),
-        {"leaves": names},
+            GROUP BY 1 ORDER BY 1""")
     )
-    return sorted(set(found.scalars()))
+    return list(found.scalars())

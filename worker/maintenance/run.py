@@ -43,7 +43,7 @@ def run_chore(resources: Resources, name: str) -> dict[str, Any]:
         run_id = operations.open_run(connection, name)
         try:
             details = CHORES[name](resources, connection)
-        except SQLAlchemyError as error:
+        except Exception as error:
             _record_failure(connection, run_id, error)
             raise
         operations.close_run(connection, run_id, "done", details)
@@ -56,7 +56,7 @@ def _lock(connection: Connection, name: str) -> bool:
     return bool(connection.execute(text("SELECT pg_try_advisory_lock(:key)"), {"key": key}).scalar())
 
 
-def _record_failure(connection: Connection, run_id: Any, error: SQLAlchemyError) -> None:
+def _record_failure(connection: Connection, run_id: Any, error: Exception) -> None:
     try:
         operations.close_run(connection, run_id, "failed", {}, describe(error))
     except SQLAlchemyError:  # the connection is what failed: the next run closes this one's record

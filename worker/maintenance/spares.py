@@ -34,7 +34,7 @@ def _make(resources: Resources) -> bool:
     try:
         with engine.begin() as connection:
             connection.execute(text("SET LOCAL lock_timeout = '1s'"))
-            highest = connection.execute(text("SELECT max(segment) FROM segments")).scalar_one()
+            highest = connection.execute(text("SELECT greatest(max(segment), 0) FROM segments")).scalar_one()
             add_segment(
                 connection, highest + 1, "spare", settings.embedding_dimension, settings.embedding_type
             )

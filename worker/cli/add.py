@@ -1,0 +1,58 @@
+"""`ingest add`: submit files, folders, URIs and standard input."""
+
+from typing import Annotated
+
+import typer
+
+from worker.cli.output import AsJson, Project, Tenant
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("add")(add)
+
+
+def add(
+    paths: Annotated[
+        list[str], typer.Argument(metavar="PATH…", help="Files, folders, URIs, or - for standard input.")
+    ],
+    tenant: Tenant = "default",
+    project: Project = None,
+    *,
+    interactive: Annotated[bool, typer.Option("--interactive", help="Before all bulk work.")] = False,
+    meta: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="Metadata; repeatable.")] = None,
+    metadata: Annotated[str | None, typer.Option(metavar="JSON", help="Metadata, as an object.")] = None,
+    name: Annotated[str, typer.Option(help="What standard input is called.")] = "stdin",
+    hidden: Annotated[bool, typer.Option("--hidden", help="Include names with a leading dot.")] = False,
+    checksum: Annotated[
+        bool, typer.Option("--checksum", help="Read files that look unchanged, too.")
+    ] = False,
+    prune: Annotated[bool, typer.Option("--prune", help="Delete documents whose file is gone.")] = False,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Until all are settled.")] = False,
+    timeout: Annotated[float | None, typer.Option(metavar="SECONDS", help="Wait at most this long.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Submit documents for ingestion. They are safe when this returns.
+
+    Folders are taken with everything below them, without hidden files and folders (see --hidden) and
+    without following links to folders. Files with the same size and modification time as last time are
+    unchanged.
+    """
+    from worker.cli.addition import Addition
+    from worker.cli.inputs import gather, parse_metadata
+    from worker.settings import load_settings
+
+    gathered = gather(
+        paths,
+        load_settings(),
+        metadata=parse_metadata(meta or [], metadata),
+        hidden=hidden,
+        stdin_name=name,
+    )
+    addition = Addition(gathered, tenant, project)
+    addition.submit(interactive=interactive, checksum=checksum)
+    addition.compare(prune=prune)
+    if wait:
+        addition.wait(timeout)
+    addition.report(as_json=as_json)
+    raise typer.Exit(addition.exit_code)

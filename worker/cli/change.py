@@ -1,0 +1,132 @@
+"""`ingest retry`, `cancel`, `delete`, `restore`: what operators do to documents."""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated
+from uuid import UUID
+
+import typer
+
+from worker.cli.output import AsJson, Project, Tenant, count, emit, say
+from worker.cli.status import WHERE_TO_LOOK, NotFoundError, nothing_matched
+from worker.errors import IngestError
+
+Documents = Annotated[list[str], typer.Argument(metavar="DOCUMENT…", help="Ids or paths.")]
+SomeDocuments = Annotated[list[str] | None, typer.Argument(metavar="[DOCUMENT…]", help="Ids or paths.")]
+All = Annotated[bool, typer.Option("--all", help="All of the project.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    for command in (retry, cancel, delete, restore):
+        app.command(command.__name__)(command)
+
+
+def retry(
+    documents: SomeDocuments = None,
+    tenant: Tenant = "default",
+    project: Project = None,
+    *,
+    code: Annotated[str | None, typer.Option(help="Those that failed with this code.")] = None,
+    every: All = False,
+    as_json: AsJson = False,
+) -> None:
+    """Try failed and cancelled documents again, with all their attempts."""
+    from worker import producer
+
+    _require_choice(documents, every=every or code is not None)
+    names = spellings(documents) if documents else None
+    changed = producer.retry(names, tenant=tenant, project=project, error_code=code)
+    _report(changed, "tried again", documents, tenant, project, as_json=as_json)
+
+
+def cancel(
+    documents: SomeDocuments = None,
+    tenant: Tenant = "default",
+    project: Project = None,
+    *,
+    every: All = False,
+    as_json: AsJson = False,
+) -> None:
+    """Cancel documents that are not settled yet. What was searchable stays so."""
+    from worker import producer
+
+    _require_choice(documents, every=every)
+    names = spellings(documents) if documents else None
+    changed = producer.cancel(names, tenant=tenant, project=project)
+    _report(changed, "cancelled", documents, tenant, project, as_json=as_json)
+
+
+def delete(
+    documents: Documents, tenant: Tenant = "default", project: Project = None, *, as_json: AsJson = False
+) -> None:
+    """Delete documents: at once gone from every search; `ingest restore` brings them back."""
+    from worker import producer
+
+    _named(producer.delete, "deleted", documents, tenant, project, as_json=as_json)
+
+
+def restore(
+    documents: Documents, tenant: Tenant = "default", project: Project = None, *, as_json: AsJson = False
+) -> None:
+    """Bring deleted documents back."""
+    from worker import producer
+
+    _named(producer.restore, "restored", documents, tenant, project, as_json=as_json)
+
+
+def _named(
+    change: Callable[..., int],
+    done: str,
+    documents: Sequence[str],
+    tenant: str,
+    project: str | None,
+    *,
+    as_json: bool,
+) -> None:
+    changed = change(spellings(documents), tenant=tenant, project=project)
+    _report(changed, done, documents, tenant, project, as_json=as_json)
+
+
+def _require_choice(documents: Sequence[str] | None, *, every: bool) -> None:
+    """Refuse documents and an option for many together, and neither of them."""
+    if bool(documents) == every:
+        raise IngestError("name documents, or choose many with an option, not both", "see --help")
+
+
+def _report(
+    changed: int,
+    done: str,
+    names: Sequence[str] | None,
+    tenant: str,
+    project: str | None,
+    *,
+    as_json: bool,
+) -> None:
+    if as_json:
+        emit({"documents": changed})
+    if changed == 0:
+        raise NotFoundError(f"nothing {done}: {nothing_matched(names, tenant, project)}", WHERE_TO_LOOK)
+    if not as_json:
+        say(f"{count(changed, 'document')} {done}")
+
+
+def spellings(names: Sequence[str]) -> list[str]:
+    """Give names as they may be stored: as given, and a local path from the root and without dots."""
+    from worker import sources
+
+    given: list[str] = []
+    for name in names:
+        given.append(name)
+        if not sources.is_uri(name) and not _is_id(name):
+            given.append(sources.source_path_of(Path(os.path.abspath(name))))  # noqa: PTH100 -- links stay
+    return given
+
+
+def _is_id(name: str) -> bool:
+    try:
+        UUID(name)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,134 @@
+"""What `ingest doctor` looks at outside the tables: settings, servers, schema, broker, disk."""
+
+import shutil
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from redis import RedisError
+
+from worker import broker
+from worker.db import migrate, overview
+from worker.db.engine import reach
+from worker.errors import BrokerUnavailableError, DatabaseUnavailableError
+from worker.settings import Settings, masked
+
+_LITTLE_SHARE = 0.05
+_LITTLE_BYTES = 1 << 30
+
+
+class State(StrEnum):
+    """How a check came out."""
+
+    OK = "ok"
+    WARNING = "warning"
+    FAILED = "failed"
+    UNCHECKED = "not checked"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the doctor's: what was looked at, what was seen, what mends it."""
+
+    name: str
+    state: State
+    seen: str
+    mend: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """What the database server says of itself."""
+
+    version: str
+    pgvector: tuple[int, ...] | None
+    revision: str | None
+
+
+def ask_server(settings: Settings) -> Server:
+    """Ask the database server. Raises DatabaseUnavailableError."""
+    return reach(
+        settings.database_url,
+        lambda connection: Server(
+            overview.server_version(connection),
+            migrate.pgvector_version(connection),
+            migrate.current_revision(connection),
+        ),
+    )
+
+
+def check_database(settings: Settings) -> tuple[Server | None, list[Finding]]:
+    """Look at the server, the extension and the schema's revision."""
+    try:
+        server = ask_server(settings)
+    except DatabaseUnavailableError as error:
+        names = ("pgvector", "migrations")
+        return None, [Finding("database", State.FAILED, error.message, error.hint), *map(unchecked, names)]
+    where = f"PostgreSQL {server.version} at {masked(settings.database_url)}"
+    return server, [Finding("database", State.OK, where), check_pgvector(server), check_revision(server)]
+
+
+def unchecked(name: str) -> Finding:
+    """Say that a check had nothing to look at."""
+    return Finding(name, State.UNCHECKED, "not checked: what it needs is not there")
+
+
+def check_pgvector(server: Server) -> Finding:
+    """Refuse the versions with known corruption or a CVE."""
+    if server.pgvector is None:
+        return Finding("pgvector", State.FAILED, "not installed in this database", "run `ingest migrate`")
+    version = ".".join(map(str, server.pgvector))
+    mend = "upgrade it on the server, then run ALTER EXTENSION vector UPDATE"
+    if server.pgvector < migrate.OLDEST_PGVECTOR:
+        return Finding("pgvector", State.FAILED, f"{version} is too old (CVE-2026-3172)", mend)
+    if server.pgvector < migrate.ADVISED_PGVECTOR:
+        return Finding("pgvector", State.WARNING, f"{version} can corrupt an index under VACUUM", mend)
+    return Finding("pgvector", State.OK, version)
+
+
+def check_revision(server: Server) -> Finding:
+    """Compare the schema with what this program needs."""
+    newest = migrate.newest_revision()
+    if server.revision == newest:
+        return Finding("migrations", State.OK, f"at {newest}")
+    seen = f"at {server.revision}, this program needs {newest}" if server.revision else "not migrated"
+    return Finding("migrations", State.FAILED, seen, "run `ingest migrate`")
+
+
+def check_broker(settings: Settings) -> list[Finding]:
+    """Look whether the broker is there, and whether it keeps what it is given."""
+    try:
+        broker.require_broker(settings)
+        persistent = _persistent(settings)
+    except (BrokerUnavailableError, RedisError) as error:
+        hint = error.hint if isinstance(error, BrokerUnavailableError) else "see its log"
+        return [Finding("broker", State.FAILED, getattr(error, "message", str(error)), hint)]
+    found = [Finding("broker", State.OK, f"{masked(settings.broker_url)}, {broker.SAFE_EVICTION}")]
+    if not persistent:
+        seen = "appendonly is off: a restart empties the queues, and dispatch fills them again"
+        found.append(Finding("broker persistence", State.WARNING, seen, "set appendonly yes on it"))
+    return found
+
+
+def _persistent(settings: Settings) -> bool:
+    client = broker.connect(settings)
+    try:
+        return bool(client.info("persistence").get("aof_enabled", 1))
+    finally:
+        client.close()
+
+
+def check_disk(settings: Settings) -> Finding:
+    """Look at the space left where the data folder is, or will be."""
+    folder = settings.data_dir.resolve()
+    while not folder.exists():
+        folder = folder.parent
+    return judge_disk(folder, *shutil.disk_usage(folder)[::2])
+
+
+def judge_disk(folder: Path, total: int, free: int) -> Finding:
+    """Judge the space left on a disk."""
+    seen = f"{free / 1e9:.1f} GB free at {folder}"
+    if free < _LITTLE_BYTES or free < _LITTLE_SHARE * total:
+        return Finding("disk", State.WARNING, seen, "free some space, or set DATA_DIR to another disk")
+    return Finding("disk", State.OK, seen)

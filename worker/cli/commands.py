@@ -1,0 +1,22 @@
+"""The commands by name. A command imports what it needs when it runs: `ingest --help` is instant."""
+
+import typer
+
+from worker.cli import add, change, demo, doctor, maintain, migrate, processes, search, status, up
+
+_FAMILIES = (add, status, search, change, migrate, doctor, maintain, processes, up, demo)
+
+
+def application() -> typer.Typer:
+    """Build the command line."""
+    app = typer.Typer(
+        name="ingest",
+        help="Ingest documents into PostgreSQL + pgvector, search them, and keep it all healthy.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
+    for family in _FAMILIES:
+        family.register(app)
+    return app

@@ -1,0 +1,39 @@
+"""`ingest maintain`: run a chore of the schedule now."""
+
+from typing import Annotated
+
+import typer
+
+from worker.cli.output import AsJson, columns, emit, say
+from worker.errors import Exit, IngestError
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("maintain")(maintain)
+
+
+def maintain(
+    name: Annotated[str, typer.Argument(help="dispatch, rescue, vacuum, indexes, spares or purge.")],
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Run a maintenance chore now, here, under the lock it has everywhere."""
+    from worker.maintenance.run import CHORES, run_chore
+    from worker.resources import resources
+
+    if name not in CHORES:
+        raise IngestError(f"there is no chore {name!r}", f"one of {', '.join(CHORES)}")
+    did = run_chore(resources(), name)
+    if as_json:
+        emit(did)
+    elif did["outcome"] == "locked":
+        say(f"{name} is running elsewhere; nothing was done here")
+    else:
+        columns([(key, _shown(value)) for key, value in did.items()])
+    if did["outcome"] == "locked":
+        raise typer.Exit(Exit.FINDINGS)
+
+
+def _shown(value: object) -> object:
+    return (", ".join(map(str, value)) or "none") if isinstance(value, list) else value

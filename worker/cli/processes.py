@@ -1,0 +1,119 @@
+"""`ingest worker`, `beat`, `flower`: the processes of the Procfile, each Celery in this process."""
+
+import os
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from worker.errors import SettingsError, StackError
+from worker.types import Queue
+
+if TYPE_CHECKING:  # imports cost, and --help must not
+    from worker.settings import Settings
+
+
+class Kind(StrEnum):
+    """Which work a worker takes."""
+
+    INGEST = "ingest"
+    SEARCH = "search"
+    MAINTENANCE = "maintenance"
+
+
+# In this order: what a person waits for is taken first.
+QUEUES = {
+    Kind.INGEST: (Queue.INTERACTIVE, Queue.INGEST),
+    Kind.SEARCH: (Queue.SEARCH,),
+    Kind.MAINTENANCE: (Queue.MAINTENANCE,),
+}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    for command in (worker, beat, flower):
+        app.command(command.__name__)(command)
+
+
+def worker(kind: Annotated[Kind, typer.Argument(help="Which work it takes.")]) -> None:
+    """Run a worker in the foreground. SIGTERM and Ctrl-C stop it; what it has not begun goes back."""
+    from worker.cli.startup import prepare
+
+    settings = prepare()
+    from worker.app import app
+
+    app.worker_main(worker_arguments(kind, settings))
+
+
+def worker_arguments(kind: Kind, settings: "Settings") -> list[str]:
+    """Give Celery's command line. The name holds our pid: two workers may run on one host."""
+    slots = settings.ingest_concurrency if kind is Kind.INGEST else 1
+    return [
+        "--quiet",  # no banner
+        "worker",
+        f"--queues={','.join(queue.value for queue in QUEUES[kind])}",
+        f"--concurrency={slots}",
+        f"--hostname={kind.value}-{os.getpid()}@%h",
+        f"--loglevel={settings.log_level}",
+        "--optimization=fair",
+        # workers have nothing to tell each other; Flower hears them all the same
+        "--without-gossip",
+        "--without-mingle",
+    ]
+
+
+def beat() -> None:
+    """Run the schedule in the foreground. One is enough; a second does no harm."""
+    from worker.cli.startup import prepare
+
+    settings = prepare()
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    from worker.app import app
+
+    app.start(["--quiet", "beat", f"--loglevel={settings.log_level}", "--pidfile="])
+
+
+def flower() -> None:
+    """Run Flower, which shows workers and tasks, in the foreground."""
+    from worker.cli.startup import log, prepare
+    from worker.settings import export, load_settings
+
+    require_auth(load_settings())
+    settings = prepare()
+    export(flower_environment(settings))
+    from worker.app import app
+
+    log.info("Flower at http://%s:%s", settings.flower_address, settings.flower_port)
+    try:
+        app.start(["--quiet", "flower"])
+    except OSError as error:
+        raise StackError(
+            f"port {settings.flower_port}, meant for Flower, cannot be used: {error.strerror}",
+            "stop the program that has it, or set FLOWER_PORT to a free port",
+        ) from None
+
+
+def flower_environment(settings: "Settings") -> dict[str, str]:
+    """Give what Flower reads from the environment: the password must not be in the process list."""
+    environment = {"FLOWER_ADDRESS": settings.flower_address, "FLOWER_PORT": str(settings.flower_port)}
+    if settings.flower_basic_auth is not None:
+        environment["FLOWER_BASIC_AUTH"] = settings.flower_basic_auth.get_secret_value()
+    return environment
+
+
+def require_auth(settings: "Settings") -> None:
+    """Refuse to open Flower to a network without a password. Raises SettingsError."""
+    if settings.flower_basic_auth is None and not _loopback(settings.flower_address):
+        raise SettingsError(
+            f"Flower would be open to everybody who reaches {settings.flower_address}",
+            "set FLOWER_BASIC_AUTH=user:password, or FLOWER_ADDRESS=127.0.0.1",
+        )
+
+
+def _loopback(address: str) -> bool:
+    import ipaddress
+
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return address == "localhost"

@@ -1,0 +1,124 @@
+"""`ingest status`: how much is where, what is stuck and why; or everything about one document."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from worker.cli.output import AsJson, Project, age, columns, emit, grouped, note, printable, say
+from worker.errors import Exit, IngestError
+
+if TYPE_CHECKING:  # the producer costs a second to import, and --help must not
+    from worker.producer import Overview
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("status")(status)
+
+
+def status(
+    documents: Annotated[
+        list[str] | None, typer.Argument(metavar="[DOCUMENT…]", help="Ids or paths.")
+    ] = None,
+    tenant: Annotated[str | None, typer.Option(help="Whose documents; of all without.")] = None,
+    project: Project = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Show counts by status, the oldest waiting document and why documents did not complete.
+
+    With DOCUMENT: everything about these documents.
+    """
+    if documents:
+        _show_documents(documents, tenant or "default", project, as_json=as_json)
+        return
+    if project is not None and tenant is None:
+        tenant = "default"
+    from worker import producer
+
+    overview = producer.status(tenant=tenant, project=project)
+    scopes = [scope for scope in _projects() if tenant in (None, scope.tenant)] if project is None else []
+    if as_json:
+        emit(_as_json(overview, scopes))
+    else:
+        _say(overview, scopes)
+
+
+def _projects() -> Sequence[Any]:
+    from worker.db import overview
+    from worker.db.engine import transaction
+    from worker.resources import resources
+
+    with transaction(resources().engine) as connection:
+        return overview.projects(connection)
+
+
+def _as_json(overview: "Overview", scopes: Sequence[Any]) -> dict[str, Any]:
+    waiting = overview.oldest_waiting_seconds
+    return {
+        "counts": dict(overview.counts),
+        "oldest_waiting_seconds": None if waiting is None else round(waiting, 3),
+        "reasons": [reason._asdict() for reason in overview.reasons],
+        "projects": [scope._asdict() for scope in scopes],
+    }
+
+
+def _say(overview: "Overview", scopes: Sequence[Any]) -> None:
+    say("documents")
+    columns([(str(status), number) for status, number in overview.counts.items()])
+    if overview.oldest_waiting_seconds is not None:
+        say(f"the oldest waits for {age(overview.oldest_waiting_seconds)}")
+    if overview.reasons:
+        say("reasons")
+        grouped(overview.reasons)
+    if scopes:
+        heading = ("tenant", "project", "documents", "completed", "chunks")
+        lines = [(s.tenant, s.project or "-", s.documents, s.completed, s.chunks) for s in scopes]
+        columns([heading, *lines])
+
+
+def _show_documents(names: Sequence[str], tenant: str, project: str | None, *, as_json: bool) -> None:
+    rows = _find(names, tenant, project)
+    if as_json:
+        emit([row._asdict() for row in rows])
+        return
+    for number, row in enumerate(rows):
+        if number:
+            say()
+        columns([(name, _shown(value)) for name, value in row._asdict().items() if value is not None])
+    if len(rows) < len(names):
+        note(f"{len(names)} named, {len(rows)} found")
+
+
+def _find(names: Sequence[str], tenant: str, project: str | None) -> Sequence[Any]:
+    from worker import producer
+    from worker.cli.change import spellings
+
+    rows = producer.find(spellings(names), tenant=tenant, project=project)
+    if not rows:
+        raise NotFoundError(nothing_matched(names, tenant, project), WHERE_TO_LOOK)
+    return rows
+
+
+def _shown(value: object) -> str:
+    isoformat = getattr(value, "isoformat", None)
+    return isoformat(" ", "seconds") if isoformat else str(value)
+
+
+WHERE_TO_LOOK = "`ingest status` lists tenants and projects; name them with --tenant and --project"
+
+
+class NotFoundError(IngestError):
+    """No document is called what the user called it."""
+
+    exit_code = Exit.FINDINGS
+
+
+def nothing_matched(names: Sequence[str] | None, tenant: str, project: str | None) -> str:
+    """Say that no document fits, and where it was looked for."""
+    where = f"tenant {tenant}, " + (f"project {project}" if project else "no project")
+    if not names:
+        return f"no document needs it ({where})"
+    shown = ", ".join(map(printable, names[:3])) + ("…" if len(names) > 3 else "")  # noqa: PLR2004 -- a line's worth
+    return f"no document fits {shown} ({where})"

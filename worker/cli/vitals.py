@@ -1,0 +1,105 @@
+"""What `ingest doctor` reads in the tables: who is alive, what the schedule did, what is stuck."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from worker.cli.checks import Finding, State, unchecked
+from worker.cli.output import age, printable
+from worker.db import operations, overview
+from worker.db.engine import reach
+from worker.db.overview import Health
+from worker.settings import Settings
+
+_STUCK_SECONDS = 600
+_WORKERS = ("ingest", "search", "maintenance")
+_NAMES = ("embedding space", *(f"{kind} worker" for kind in _WORKERS), "beat", "chores", "indexes", "backlog")
+
+
+def check_vitals(settings: Settings, *, migrated: bool) -> list[Finding]:
+    """Look at what the tables tell, where there are tables."""
+    if not migrated:
+        return [unchecked(name) for name in _NAMES]
+    seconds = settings.heartbeat_seconds * operations.STALE_AFTER
+    return judge(
+        reach(settings.database_url, lambda connection: overview.health(connection, seconds)), settings
+    )
+
+
+def judge(health: Health, settings: Settings) -> list[Finding]:
+    """Judge what the tables tell."""
+    return [
+        _space(health, settings),
+        *_workers(health),
+        _beat(health, settings),
+        _chores(health),
+        _indexes(health),
+        _backlog(health),
+    ]
+
+
+def _space(health: Health, settings: Settings) -> Finding:
+    stored = f"{health.column_type}({health.dimension})"
+    wanted = f"{settings.embedding_type.value}({settings.embedding_dimension})"
+    if stored == wanted:
+        return Finding("embedding space", State.OK, stored)
+    mend = "set EMBEDDING_DIMENSION and EMBEDDING_TYPE to what the database holds"
+    return Finding(
+        "embedding space", State.FAILED, f"the database holds {stored}, the settings say {wanted}", mend
+    )
+
+
+def _workers(health: Health) -> Iterator[Finding]:
+    for kind in _WORKERS:
+        alive = health.alive.get(kind, 0)
+        if alive:
+            yield Finding(f"{kind} worker", State.OK, f"{alive} alive")
+        else:
+            yield Finding(f"{kind} worker", State.FAILED, "none is running", f"run `ingest worker {kind}`")
+
+
+def _beat(health: Health, settings: Settings) -> Finding:
+    if not health.alive.get("beat"):
+        return Finding("beat", State.FAILED, "not running", "run `ingest beat`")
+    run = _last(health, "dispatch")
+    since = None if run is None else run.seconds_ago
+    if since is None or since > 10 * settings.dispatch_interval:
+        seen = "its dispatch has not run" + ("" if since is None else f" for {age(since)}")
+        return Finding("beat", State.WARNING, seen, "run `ingest worker maintenance`")
+    return Finding("beat", State.OK, f"alive, dispatched {age(since)} ago")
+
+
+def _last(health: Health, chore: str) -> Any:
+    return next((run for run in health.runs if run.chore == chore), None)
+
+
+def _chores(health: Health) -> Finding:
+    failed = [run for run in health.runs if run.outcome == "failed"]
+    if not failed:
+        return Finding("chores", State.OK, f"{len(health.runs)} have run, the last time without failure")
+    seen = "; ".join(f"{run.chore}: {printable(run.error_message or 'failed')}" for run in failed)
+    return Finding("chores", State.FAILED, seen, f"run `ingest maintain {failed[0].chore}`")
+
+
+def _indexes(health: Health) -> Finding:
+    run = _last(health, "indexes")
+    if run is None:
+        return Finding(
+            "indexes", State.OK, "not due for their first check yet; `ingest maintain indexes` does it"
+        )
+    wrong = [*run.details.get("invalid", ()), *run.details.get("missing", ())]
+    if not wrong:
+        return Finding("indexes", State.OK, f"all valid {age(run.seconds_ago)} ago")
+    mend = "run REINDEX INDEX CONCURRENTLY on it, then `ingest maintain indexes`"
+    return Finding("indexes", State.FAILED, ", ".join(wrong), mend)
+
+
+def _backlog(health: Health) -> Finding:
+    waiting = health.oldest_waiting_seconds
+    if waiting is None:
+        return Finding("backlog", State.OK, "nothing waits")
+    seen = f"the oldest document waits for {age(waiting)}"
+    if waiting > _STUCK_SECONDS and health.alive.get("ingest"):
+        return Finding(
+            "backlog", State.WARNING, seen, "run `ingest status`, then look at the ingest worker's log"
+        )
+    return Finding("backlog", State.OK, seen)
