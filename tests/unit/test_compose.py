@@ -1,6 +1,7 @@
-"""docker-compose.yml: valid by the published schema, the Procfile's processes, nothing open, nothing secret."""
+"""docker-compose.yml: valid by its schema, the Procfile's processes, nothing open, nothing secret."""
 
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -9,9 +10,12 @@ from typing import Any
 import pytest
 import yaml
 from honcho.environ import parse_procfile
+from sqlalchemy import Connection, text
 
 from worker.broker import SAFE_EVICTION
+from worker.db import operations
 from worker.db.migrate import ADVISED_PGVECTOR
+from worker.resources import Resources
 
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "docker-compose.yml"
@@ -48,6 +52,34 @@ def test_what_runs_on_is_watched_and_restarted(name: str) -> None:
     assert service["restart"] == "unless-stopped"
     assert service["healthcheck"]["test"][0] in {"CMD", "CMD-SHELL"}
     assert {"interval", "timeout", "retries", "start_period"} <= service["healthcheck"].keys()
+
+
+def healthy(resources: Resources) -> bool:
+    """What the health check of the workers and of beat says, run as in the container."""
+    interpreter, *arguments = SERVICES["beat"]["healthcheck"]["test"][1:]
+    assert interpreter == "python"
+    url = resources.settings.database_url.get_secret_value()
+    checked = subprocess.run(
+        [sys.executable, *arguments], env={"DATABASE_URL": url}, capture_output=True, text=True, check=False
+    )
+    assert checked.stderr == ""
+    return checked.returncode == 0
+
+
+def test_a_container_is_healthy_while_its_own_heart_beats(
+    resources: Resources, connection: Connection
+) -> None:
+    operations.beat_heart(connection, "ingest-7@another-container", "ingest", 2, 7)
+    assert not healthy(resources)
+    operations.beat_heart(connection, f"ingest-7@{socket.gethostname()}", "ingest", 2, 7)
+    assert healthy(resources)
+    connection.execute(text("UPDATE heartbeats SET seen_at = now() - interval '3 minutes'"))
+    assert not healthy(resources)
+
+
+def test_workers_and_beat_have_that_health_check() -> None:
+    checks = [SERVICES[name]["healthcheck"] for name in PROCESSES if name != "flower"]
+    assert all(check == checks[0] for check in checks)
 
 
 @pytest.mark.parametrize("name", sorted(PROCESSES))

@@ -1,0 +1,201 @@
+"""The pure parts of the command: what it parses, judges and writes."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from worker.cli.checks import Server, State, check_pgvector, judge_disk
+from worker.cli.corpus import first_words, queries_of
+from worker.cli.inputs import parse_metadata
+from worker.cli.output import age, columns, count, emit, printable
+from worker.cli.processes import Kind, flower_environment, require_auth, worker_arguments
+from worker.cli.search import snippet
+from worker.cli.startup import OneLine
+from worker.cli.vitals import judge
+from worker.db.overview import Health
+from worker.errors import IngestError, SettingsError
+from worker.producer import Document
+from worker.settings import Settings, read_settings
+
+
+def settings(**values: Any) -> Settings:
+    return read_settings(database_url="postgresql://u:secret@h/d", broker_url="redis://h", **values)
+
+
+def test_metadata_values_are_json_where_they_parse() -> None:
+    given = parse_metadata(["year=2026", "name=a=b", "tags=[1]", "year=2027"], '{"year": 1, "kept": true}')
+    assert given == {"year": 2027, "name": "a=b", "tags": [1], "kept": True}
+
+
+@pytest.mark.parametrize(("pairs", "document"), [(["x"], None), (["=1"], None), ([], "[]"), ([], "{")])
+def test_metadata_that_is_none_is_refused(pairs: list[str], document: str | None) -> None:
+    with pytest.raises(IngestError, match="--meta"):
+        parse_metadata(pairs, document)
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("plain ü", "plain ü"),
+        ("two\nlines", "two\\nlines"),
+        ("\x1b[31m", "\\x1b[31m"),
+        ("a\udcff", "a\\udcff"),
+    ],
+)
+def test_names_are_written_on_one_line_without_control(name: str, shown: str) -> None:
+    assert printable(name) == shown
+
+
+def test_numbers_are_written_for_people() -> None:
+    assert (count(1, "document"), count(1790, "document")) == ("1 document", "1,790 documents")
+    assert [age(seconds) for seconds in (5, 119, 120, 7200, 200_000)] == [
+        "5 s",
+        "119 s",
+        "2 min",
+        "2 h",
+        "2 d",
+    ]
+
+
+def test_columns_are_aligned_numbers_to_the_right(capsys: pytest.CaptureFixture[str]) -> None:
+    columns([("a", 5), ("long", 1000)])
+    assert capsys.readouterr().out == "  a         5\n  long  1,000\n"
+
+
+def test_json_is_one_document_of_ascii(capsys: pytest.CaptureFixture[str]) -> None:
+    emit({"path": Path("a"), "name": "ü\udcff"})
+    written = capsys.readouterr().out
+    assert written.isascii()
+    assert json.loads(written) == {"path": "a", "name": "ü\udcff"}
+
+
+def test_snippet_is_one_line_of_bounded_length() -> None:
+    assert snippet("a\n\n  b\tc") == "a b c"
+    assert len(snippet("word " * 200)) <= 240
+    assert snippet("word " * 200).endswith("…")
+
+
+@pytest.mark.parametrize(
+    ("head", "words"),
+    [
+        (b"\n# The first heading\ntext", "The first heading"),
+        (b"#!/usr/bin/env python\n# A program. It runs.", "A program"),
+        (b"one\ntwo words", "two words"),
+        (b"PK\0\0 not text", ""),
+        (b"", ""),
+    ],
+)
+def test_question_is_the_first_line_of_words(head: bytes, words: str) -> None:
+    assert first_words(head) == words
+
+
+def test_two_different_questions_are_taken_from_a_corpus(tmp_path: Path) -> None:
+    for number, text in enumerate(["same words", "same words", "other words", "third words"]):
+        (tmp_path / f"{number}.txt").write_text(text)
+    documents = [Document.path(path) for path in sorted(tmp_path.iterdir())]
+    assert queries_of(documents) == ("same words", "other words")
+
+
+def test_worker_takes_what_a_person_waits_for_first() -> None:
+    arguments = worker_arguments(Kind.INGEST, settings(ingest_concurrency=3))
+    assert "--queues=interactive,ingest" in arguments
+    assert "--concurrency=3" in arguments
+    assert "--concurrency=1" in worker_arguments(Kind.SEARCH, settings(ingest_concurrency=3))
+
+
+def test_flower_gets_its_password_by_the_environment() -> None:
+    environment = flower_environment(settings(flower_basic_auth="user:secret", flower_port=5556))
+    assert environment == {
+        "FLOWER_ADDRESS": "127.0.0.1",
+        "FLOWER_PORT": "5556",
+        "FLOWER_BASIC_AUTH": "user:secret",
+    }
+
+
+def test_flower_without_password_stays_on_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FLOWER_BASIC_AUTH", raising=False)
+    for address in ("127.0.0.1", "::1", "localhost"):
+        require_auth(settings(flower_address=address))
+    require_auth(settings(flower_address="0.0.0.0", flower_basic_auth="user:secret"))
+    for address in ("0.0.0.0", "flower.example"):
+        with pytest.raises(SettingsError, match="FLOWER_BASIC_AUTH"):
+            require_auth(settings(flower_address=address))
+
+
+def test_log_record_is_one_line_with_its_fields() -> None:
+    record = logging.makeLogRecord({"msg": "a\nb %s", "args": ("c",), "reason": "why", "levelname": "INFO"})
+    assert OneLine("%(levelname)s %(message)s").format(record) == "INFO a b c reason=why"
+
+
+@pytest.mark.parametrize(
+    ("version", "state"),
+    [
+        (None, State.FAILED),
+        ((0, 8, 1), State.FAILED),
+        ((0, 8, 2), State.WARNING),
+        ((0, 8, 4), State.OK),
+        ((0, 10, 0), State.OK),
+    ],
+)
+def test_pgvector_versions(version: tuple[int, ...] | None, state: State) -> None:
+    assert check_pgvector(Server("18.4", version, None)).state is state
+
+
+@pytest.mark.parametrize(
+    ("total", "free", "state"),
+    [(100 << 30, 10 << 30, State.OK), (100 << 30, 4 << 30, State.WARNING), (2 << 30, 1 << 29, State.WARNING)],
+)
+def test_little_disk_space_is_a_warning(total: int, free: int, state: State) -> None:
+    assert judge_disk(Path("/data"), total, free).state is state
+
+
+class Run:
+    """A row of the last runs."""
+
+    def __init__(self, chore: str, outcome: str = "done", ago: float = 5, **details: Any) -> None:
+        self.chore, self.outcome, self.seconds_ago, self.details = chore, outcome, ago, details
+        self.error_message = "it broke" if outcome == "failed" else None
+
+
+def states(health: Health) -> dict[str, str]:
+    return {finding.name: finding.state.value for finding in judge(health, settings())}
+
+
+ALIVE = {"ingest": 1, "search": 1, "maintenance": 1, "beat": 1}
+
+
+def health(**changed: Any) -> Health:
+    sound: dict[str, Any] = {
+        "dimension": 256,
+        "column_type": "vector",
+        "alive": ALIVE,
+        "runs": [Run("dispatch"), Run("indexes", invalid=[], missing=[])],
+        "oldest_waiting_seconds": None,
+    }
+    return Health(**(sound | changed))
+
+
+def test_sound_system_has_no_findings() -> None:
+    assert set(states(health()).values()) == {"ok"}
+
+
+@pytest.mark.parametrize(
+    ("changed", "name", "state"),
+    [
+        ({"dimension": 1536}, "embedding space", "failed"),
+        ({"alive": {}}, "search worker", "failed"),
+        ({"alive": {}}, "beat", "failed"),
+        ({"runs": []}, "beat", "warning"),
+        ({"runs": [Run("dispatch", ago=1e4)]}, "beat", "warning"),
+        ({"runs": [Run("vacuum", "failed")]}, "chores", "failed"),
+        ({"runs": [Run("indexes", invalid=["broken_idx"])]}, "indexes", "failed"),
+        ({"oldest_waiting_seconds": 700.0}, "backlog", "warning"),
+        ({"oldest_waiting_seconds": 5.0}, "backlog", "ok"),
+        ({"oldest_waiting_seconds": 700.0, "alive": {}}, "backlog", "ok"),
+    ],
+)
+def test_what_is_wrong_is_found(changed: dict[str, Any], name: str, state: str) -> None:
+    assert states(health(**changed))[name] == state

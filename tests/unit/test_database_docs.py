@@ -1,0 +1,62 @@
+"""docs/database/README.md against the models: every table, column, index and constraint, and no other."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from worker.db.documents import TRANSITIONS
+from worker.db.models import BATCH_STATES, SEGMENT_STATES, schema
+from worker.types import EmbeddingType
+
+DOCS = Path(__file__).parents[2] / "docs"
+TABLES = schema(256, EmbeddingType.VECTOR).tables
+TEXT = (DOCS / "database/README.md").read_text()
+SECTIONS = dict(re.findall(r"^### (\w+)\n(.*?)(?=^##|\Z)", TEXT, re.MULTILINE | re.DOTALL))
+
+
+def rows(section: str, heading: str) -> list[str]:
+    """The names in the first column of the table under this heading."""
+    table = re.search(rf"^\| {heading} \|.*\n\|[-|]+\n((?:\|.*\n?)+)", section, re.MULTILINE)
+    assert table is not None
+    return re.findall(r"^\| `(\w+)` \|", table[1], re.MULTILINE)
+
+
+def test_every_table_has_a_section() -> None:
+    assert SECTIONS.keys() - {"alembic_version"} == TABLES.keys()
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_every_column_is_explained(name: str) -> None:
+    assert rows(SECTIONS[name], "Column") == [column.name for column in TABLES[name].columns]
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_every_index_and_constraint_is_explained(name: str) -> None:
+    table = TABLES[name]
+    expected = {str(index.name) for index in table.indexes}
+    expected |= {str(constraint.name) for constraint in table.constraints}
+    documented = rows(SECTIONS[name], "Index or constraint")
+    assert set(documented) == expected
+    assert len(documented) == len(expected)
+
+
+def drawing(heading: str) -> set[tuple[str, str]]:
+    """The arrows of a state machine in docs/architecture.md."""
+    text = (DOCS / "architecture.md").read_text()
+    drawn = re.search(
+        rf"^### {heading}\n.*?^```mermaid\nstateDiagram-v2\n(.*?)^```", text, re.MULTILINE | re.DOTALL
+    )
+    assert drawn is not None
+    return set(re.findall(r"^ +(\S+) --> (\S+)", drawn[1], re.MULTILINE))
+
+
+def test_the_drawing_of_documents_is_the_table_of_transitions() -> None:
+    allowed = {(before.value, to.value) for to, befores in TRANSITIONS.items() for before in befores}
+    assert drawing("Documents") == allowed | {("[*]", "pending")}
+
+
+@pytest.mark.parametrize(("heading", "states"), [("Batches", BATCH_STATES), ("Segments", SEGMENT_STATES)])
+def test_the_drawings_have_the_states_of_the_database(heading: str, states: tuple[str, ...]) -> None:
+    drawn = {state for arrow in drawing(heading) for state in arrow}
+    assert drawn - {"[*]"} == set(states)
