@@ -6,126 +6,31 @@ loses none.
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError
-from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
 from worker import sources
 from worker.db import overview, submissions
-from worker.db.engine import is_retryable, transaction, unavailable
-from worker.db.submissions import Scope, Submission
+from worker.db.submissions import Scope
 from worker.dispatch import dispatch
-from worker.document import Document, submission
-from worker.errors import DocumentError, IngestError, NoAnswerError
+from worker.document import Document
+from worker.errors import IngestError, NoAnswerError
 from worker.resources import resources
 from worker.steps.storable import storable
-from worker.types import GivenChunk, Hit, Lane, Status, TaskName
+from worker.submitting import DEFAULT_TENANT, Receipt, submit
+from worker.types import GivenChunk, Hit, Status, TaskName
 
 __all__ = [
-    "Document", "GivenChunk", "Overview", "Receipt", "below", "cancel", "delete", "find", "restore", "retry",
+    "DEFAULT_TENANT", "Document", "GivenChunk", "Overview", "Receipt", "below", "cancel", "delete", "find", "restore", "retry",
     "search", "status", "submit", "wait",
 ]  # fmt: skip
-
-DEFAULT_TENANT = "default"
-_SLICE_DOCUMENTS = 5_000
-_SLICE_BYTES = 16 << 20
-
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """What a submission came to. `refused` names documents that could not be recorded, and why."""
-
-    new: tuple[UUID, ...] = ()
-    changed: tuple[UUID, ...] = ()
-    unchanged: int = 0
-    refused: tuple[tuple[str, str], ...] = ()
-
-    @property
-    def document_ids(self) -> tuple[UUID, ...]:
-        """The documents that will be processed."""
-        return self.new + self.changed
-
-    def __add__(self, other: "Receipt") -> "Receipt":
-        """Sum up two receipts."""
-        return Receipt(
-            self.new + other.new,
-            self.changed + other.changed,
-            self.unchanged + other.unchanged,
-            self.refused + other.refused,
-        )
-
-
-def submit(
-    documents: Iterable[Document],
-    *,
-    tenant: str = DEFAULT_TENANT,
-    project: str | None = None,
-    lane: Lane = Lane.BULK,
-    checksum: bool = False,
-    progress: Callable[[int], None] = lambda _count: None,
-) -> Receipt:
-    """Record documents for ingestion; they are safe when this returns.
-
-    A stream is taken in slices, each one statement and one commit; `progress` hears how many were
-    recorded. Unchanged documents (same size and modification time, or same inline text) cost nothing
-    more; `checksum` has them read and hashed all the same. Raises DatabaseUnavailableError.
-    """
-    scope = _transact(lambda connection: submissions.ensure_scope(connection, _name(tenant), project))
-    receipt = Receipt()
-    for part in _slices(documents):
-        receipt += _submit_slice(part, scope, lane, checksum=checksum)
-        progress(len(part))
-        if receipt.document_ids:
-            dispatch(resources())
-    return receipt
-
-
-def _submit_slice(part: Sequence[Document], scope: Scope, lane: Lane, *, checksum: bool) -> Receipt:
-    rows: dict[str, Submission] = {}
-    refused: list[tuple[str, str]] = []
-    for document in part:
-        try:
-            row = submission(document, resources().settings.max_document_bytes)
-            rows[row.source_path] = row
-        except DocumentError as error:
-            refused.append((document.source_path, error.message))
-    new, changed = _transact(
-        lambda connection: submissions.submit(
-            connection,
-            scope,
-            list(rows.values()),
-            lane=lane,
-            recipe=resources().recipe,
-            checksum=checksum,
-        )
-    )
-    unchanged = len(rows) - len(new) - len(changed)
-    return Receipt(tuple(new), tuple(changed), unchanged, tuple(refused))
-
-
-def _slices(documents: Iterable[Document]) -> Iterator[list[Document]]:
-    """Cut a stream into slices of bounded count and inline bytes."""
-    part: list[Document] = []
-    size = 0
-    for document in documents:
-        length = len(document.content or b"")
-        if part and (len(part) == _SLICE_DOCUMENTS or size + length > _SLICE_BYTES):
-            yield part
-            part, size = [], 0
-        part.append(document)
-        size += length
-    if part:
-        yield part
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +56,7 @@ def status(*, tenant: str | None = None, project: str | None = None, most_reason
             overview.reasons(connection, scope, most_reasons),
         )
 
-    return _transact(ask)
+    return resources().transact(ask)
 
 
 def find(
@@ -159,7 +64,7 @@ def find(
 ) -> Sequence[Any]:
     """Give the rows of documents named by id, by source path or by local path; newest first."""
     ids, paths = _ids_and_paths(documents)
-    return _transact(
+    return resources().transact(
         lambda connection: overview.documents(
             connection, _known(connection, tenant, project), ids=ids, paths=paths
         )
@@ -191,10 +96,10 @@ def wait(
     """
     limit = None if timeout_seconds is None else time.monotonic() + timeout_seconds
     while True:
-        left = _transact(partial(overview.unsettled, document_ids=document_ids))
+        left = resources().transact(partial(overview.unsettled, document_ids=document_ids))
         progress(left)
         if left == 0:
-            return _transact(partial(overview.outcome, document_ids=document_ids))
+            return resources().transact(partial(overview.outcome, document_ids=document_ids))
         if limit is not None and time.monotonic() > limit:
             raise NoAnswerError(
                 f"{left:,} documents were not settled within {timeout_seconds:g} s",
@@ -248,7 +153,7 @@ def restore(
         found = _identify(connection, scope, documents)
         return sum(submissions.restore(connection, scope, document_id) for document_id in found)
 
-    count = _transact(change)
+    count = resources().transact(change)
     dispatch(resources())
     return count
 
@@ -263,7 +168,7 @@ def below(
         scope = submissions.find_scope(connection, tenant, project)
         return [] if scope is None else submissions.live_paths(connection, scope, prefix)
 
-    return _transact(ask)
+    return resources().transact(ask)
 
 
 def search(
@@ -322,7 +227,7 @@ def _on_documents(
         named = None if documents is None else _identify(connection, scope, documents)
         return change(connection, scope, named)
 
-    return _transact(run)
+    return resources().transact(run)
 
 
 def _identify(connection: Connection, scope: Scope, names: Sequence[str | UUID]) -> list[UUID]:
@@ -336,28 +241,3 @@ def _known(connection: Connection, tenant: str, project: str | None) -> Scope:
         what = f"tenant {tenant!r}" + (f" with a project {project!r}" if project else "")
         raise IngestError(f"there is no {what}", "`ingest status` lists what there is")
     return scope
-
-
-def _name(tenant: str) -> str:
-    if not tenant or len(tenant) > 200:  # noqa: PLR2004 -- tenants_name_check
-        raise IngestError("a tenant's name has 1 to 200 characters")
-    return storable(tenant)
-
-
-def _transact(question: Callable[[Connection], T]) -> T:
-    """Run one transaction, again where a passing trouble undid it. Raises DatabaseUnavailableError."""
-    mine = resources()
-    try:
-        for attempt in Retrying(
-            retry=retry_if_exception(is_retryable),
-            wait=wait_exponential_jitter(multiplier=0.1, max=2),
-            stop=stop_after_attempt(5),
-            reraise=True,
-        ):
-            with attempt, transaction(mine.engine) as connection:
-                answer = question(connection)
-    except DBAPIError as error:
-        if is_retryable(error):
-            raise unavailable(mine.settings.database_url, error) from None
-        raise
-    return answer

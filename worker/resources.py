@@ -1,14 +1,20 @@
 """What one process owns: settings, engine, embedder. Built after the fork, closed at exit."""
 
 import os
+from collections.abc import Callable
 from functools import cached_property
+from typing import TypeVar
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
-from worker.db.engine import make_engine
+from worker.db.engine import is_retryable, make_engine, transaction, unavailable
 from worker.embedding import Embedder, model_name, open_embedder
 from worker.settings import Settings, load_settings
 from worker.steps.fingerprint import recipe
+
+T = TypeVar("T")
 
 
 class Resources:
@@ -43,6 +49,26 @@ class Resources:
             chunk_size=self.settings.chunk_size,
             chunk_overlap=self.settings.chunk_overlap,
         )
+
+    def transact(self, question: Callable[[Connection], T]) -> T:
+        """Run one transaction, again where a passing trouble undid it.
+
+        Raises DatabaseUnavailableError when it does not pass.
+        """
+        try:
+            for attempt in Retrying(
+                retry=retry_if_exception(is_retryable),
+                wait=wait_exponential_jitter(multiplier=0.1, max=2),
+                stop=stop_after_attempt(5),
+                reraise=True,
+            ):
+                with attempt, transaction(self.engine) as connection:
+                    answer = question(connection)
+        except DBAPIError as error:
+            if is_retryable(error):
+                raise unavailable(self.settings.database_url, error) from None
+            raise
+        return answer
 
     def close(self, *, inherited: bool = False) -> None:
         """Close the pools. `inherited`: they came through a fork, so their sockets are the parent's."""

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from worker.errors import SettingsError
@@ -32,6 +32,11 @@ _INDEXABLE = {EmbeddingType.VECTOR: 2000, EmbeddingType.HALFVEC: 4000}
 _WORDLLAMA_DIMENSION = 256
 
 Seconds = Annotated[int, Field(gt=0, le=86_400)]
+
+
+def _number(value: Any) -> Any:
+    """Read digits as a number: the environment has only text, and a Literal takes it as it is."""
+    return int(value) if isinstance(value, str) and value.isdigit() else value
 
 
 class Settings(BaseSettings):
@@ -94,7 +99,7 @@ class Settings(BaseSettings):
     hnsw_ef_search: Annotated[int, Field(ge=1, le=1000)] = 100
     search_timeout_seconds: Seconds = 10
 
-    postgres_version: Literal[16, 18] = 18
+    postgres_version: Annotated[Literal[16, 18], BeforeValidator(_number)] = 18
     flower_port: Annotated[int, Field(ge=1, le=65_535)] = 5555
     flower_address: str = "127.0.0.1"
     flower_basic_auth: SecretStr | None = None

@@ -12,16 +12,16 @@ from kombu.transport import TRANSPORT_ALIASES, redis
 from redis.exceptions import ConnectionError as BrokerConnectionError
 
 
-class Channel(redis.Channel):  # type: ignore[misc] # kombu is untyped
+class Channel(redis.Channel):
     """A channel that knows when it is closed."""
 
-    def _connparams(self, asynchronous: bool = False) -> Any:  # noqa: FBT001, FBT002 -- kombu's signature
+    def _connparams(self, asynchronous: bool = False) -> Any:
         if self.connection is None or self.connection.client is None:
             raise BrokerConnectionError("the channel to the broker is closed")
-        return super()._connparams(asynchronous)
+        return super()._connparams(asynchronous)  # type: ignore[no-untyped-call] # kombu's
 
 
-class Transport(redis.Transport):  # type: ignore[misc] # kombu is untyped
+class Transport(redis.Transport):
     """The transport of redis:// and rediss:// URLs, with that channel."""
 
     Channel = Channel

@@ -1,0 +1,114 @@
+"""Submit documents: recorded in slices, each one statement and one commit; published after that."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from worker.db import submissions
+from worker.db.submissions import Scope, Submission
+from worker.dispatch import dispatch
+from worker.document import Document, submission
+from worker.errors import DocumentError, IngestError
+from worker.resources import resources
+from worker.steps.storable import storable
+from worker.types import Lane
+
+DEFAULT_TENANT = "default"
+_LONGEST_NAME = 200
+_SLICE_DOCUMENTS = 5_000
+_SLICE_BYTES = 16 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What a submission came to. `refused` names documents that could not be recorded, and why."""
+
+    new: tuple[UUID, ...] = ()
+    changed: tuple[UUID, ...] = ()
+    unchanged: int = 0
+    refused: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def document_ids(self) -> tuple[UUID, ...]:
+        """The documents that will be processed."""
+        return self.new + self.changed
+
+    def __add__(self, other: "Receipt") -> "Receipt":
+        """Sum up two receipts."""
+        return Receipt(
+            self.new + other.new,
+            self.changed + other.changed,
+            self.unchanged + other.unchanged,
+            self.refused + other.refused,
+        )
+
+
+def submit(
+    documents: Iterable[Document],
+    *,
+    tenant: str = DEFAULT_TENANT,
+    project: str | None = None,
+    lane: Lane = Lane.BULK,
+    checksum: bool = False,
+    progress: Callable[[int], None] = lambda _count: None,
+) -> Receipt:
+    """Record documents for ingestion; they are safe when this returns.
+
+    A stream is taken in slices, each one statement and one commit; `progress` hears how many were
+    recorded. Unchanged documents (same size and modification time, or same inline text) cost nothing
+    more; `checksum` has them read and hashed all the same. Raises DatabaseUnavailableError.
+    """
+    names = _named("tenant", tenant), None if project is None else _named("project", project)
+    scope = resources().transact(lambda connection: submissions.ensure_scope(connection, *names))
+    receipt = Receipt()
+    for part in _slices(documents):
+        receipt += _submit_slice(part, scope, lane, checksum=checksum)
+        progress(len(part))
+        if receipt.document_ids:
+            dispatch(resources())
+    return receipt
+
+
+def _submit_slice(part: Sequence[Document], scope: Scope, lane: Lane, *, checksum: bool) -> Receipt:
+    rows: dict[str, Submission] = {}
+    refused: list[tuple[str, str]] = []
+    for document in part:
+        try:
+            row = submission(document, resources().settings.max_document_bytes)
+            rows[row.source_path] = row
+        except DocumentError as error:
+            refused.append((document.source_path, error.message))
+    new, changed = resources().transact(
+        lambda connection: submissions.submit(
+            connection,
+            scope,
+            list(rows.values()),
+            lane=lane,
+            recipe=resources().recipe,
+            checksum=checksum,
+        )
+    )
+    unchanged = len(rows) - len(new) - len(changed)
+    return Receipt(tuple(new), tuple(changed), unchanged, tuple(refused))
+
+
+def _slices(documents: Iterable[Document]) -> Iterator[list[Document]]:
+    """Cut a stream into slices of bounded count and inline bytes."""
+    part: list[Document] = []
+    size = 0
+    for document in documents:
+        length = len(document.content or b"")
+        if part and (len(part) == _SLICE_DOCUMENTS or size + length > _SLICE_BYTES):
+            yield part
+            part, size = [], 0
+        part.append(document)
+        size += length
+    if part:
+        yield part
+
+
+def _named(what: str, name: str) -> str:
+    clean = storable(name)
+    if not clean or len(clean) > _LONGEST_NAME:
+        raise IngestError(f"a {what}'s name has 1 to {_LONGEST_NAME} characters")
+    return clean
