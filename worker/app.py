@@ -54,8 +54,9 @@ def configuration(settings: Settings) -> dict[str, Any]:
         "worker_max_tasks_per_child": 200,
         "worker_hijack_root_logger": True,
         "worker_redirect_stdouts": False,
-        "worker_log_format": "%(asctime)s %(levelname)s %(name)s %(message)s",
-        "worker_task_log_format": "%(asctime)s %(levelname)s %(task_name)s %(message)s",
+        # without the time: whoever keeps the log (our own prefix, journald, a container engine) has it
+        "worker_log_format": "%(levelname)s %(name)s %(message)s",
+        "worker_task_log_format": "%(levelname)s %(task_name)s %(message)s",
         "beat_schedule": schedule(settings),
         "beat_schedule_filename": str(settings.data_dir / "beat-schedule"),
         "imports": ["worker.tasks", "worker.lifecycle"],

@@ -35,9 +35,9 @@ def dispatch(resources: Resources) -> int:
     for lane in Lane:
         with transaction(resources.engine) as connection:
             batches.lock_dispatch(connection)
-            batch_ids = _form(connection, lane, resources.settings)
-        publish(lane, batch_ids)
-        formed += len(batch_ids)
+            found = batches.labelled(connection, _form(connection, lane, resources.settings))
+        publish(lane, found)
+        formed += len(found)
     return formed
 
 
@@ -68,22 +68,24 @@ def republish(resources: Resources) -> int:
             lost = batches.queued_count(connection, lane) > waiting
             seconds = resources.settings.republish_seconds
             batch_ids = batches.take_unclaimed(connection, lane, seconds) if lost else []
-        publish(lane, batch_ids)
-        again += len(batch_ids)
+            found = batches.labelled(connection, batch_ids)
+        publish(lane, found)
+        again += len(found)
     client.close()
     return again
 
 
-def publish(lane: Lane, batch_ids: Sequence[UUID]) -> None:
-    """Send one message a batch: its id and nothing else."""
+def publish(lane: Lane, batch_ids: Sequence[tuple[UUID, str]]) -> None:
+    """Send one message a batch: its id, and a label for those who watch the queue."""
     from worker.app import app
 
-    for batch_id in batch_ids:
+    for batch_id, label in batch_ids:
         try:
             # ignore_result: else the producer opens a subscription at the result backend, and waits
             app.send_task(
                 TaskName.INGEST_BATCH.value,
                 args=[str(batch_id)],
+                argsrepr=f"({label}, {batch_id})",
                 queue=QUEUE_OF[lane].value,
                 ignore_result=True,
             )

@@ -14,6 +14,9 @@ from worker.steps.chunk import file_type_of
 from worker.steps.storable import metadata_json, storable
 from worker.types import FileType, GivenChunk
 
+# The years 0 to 9999. File systems keep others, by accident; PostgreSQL ends at 4713 BC and 294276.
+_EARLIEST_US, _LATEST_US = -62_167_219_200_000_000, 253_402_300_799_999_999
+
 
 @dataclass(frozen=True, slots=True)
 class Document:
@@ -38,6 +41,8 @@ class Document:
             found = absolute.stat()
         except OSError as error:
             raise SourceError(f"{absolute} cannot be read: {error.strerror}") from None
+        except ValueError:  # a NUL, or characters no file name can have
+            raise SourceError(f"there is no file {str(absolute)!r}") from None
         return cls.found(absolute, found.st_size, found.st_mtime_ns, metadata=metadata)
 
     @classmethod
@@ -52,7 +57,7 @@ class Document:
             name,
             file_type_of(name),
             size_bytes=size,
-            modified_us=modified_ns // 1000,
+            modified_us=_storable_time(modified_ns // 1000),
             metadata=metadata or {},
         )
 
@@ -100,6 +105,11 @@ class Document:
             None,
             metadata or {},
         )
+
+
+def _storable_time(microseconds: int) -> int | None:
+    """Give None for a time no timestamptz holds: then the file is read each time it is submitted."""
+    return microseconds if _EARLIEST_US <= microseconds <= _LATEST_US else None
 
 
 def _filename(source_path: str) -> str:

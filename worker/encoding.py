@@ -1,4 +1,4 @@
-"""From pieces to encoded rows: compare with what is stored, embed what is new, encode into the buffer."""
+"""From pieces to rows in the buffer: compare with what is stored, embed what is new, check its vectors."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -10,18 +10,16 @@ from uuid import UUID
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.buffer import Range, RowBuffer
+from worker.buffer import Range, Row, RowBuffer, Vector
 from worker.db import chunks
 from worker.db.documents import Claimed, Settled
 from worker.db.engine import transaction
 from worker.resources import Resources
-from worker.steps.copyrows import document_fields, encode_row
+from worker.steps.copyrows import document_fields
 from worker.steps.plan import Plan, plan
 from worker.steps.prepare import Piece, Text
 from worker.steps.vectors import checked
 from worker.types import Status
-
-Vector = NDArray[np.floating]
 
 
 @dataclass(slots=True)
@@ -111,12 +109,12 @@ class Encoder:
 
         Raises DocumentError for a vector that may not be stored, TransientError from the model.
         """
-        before = self._buffer.size
+        before = end = self._buffer.size
+        for work in group:
+            work.embedded = work.reused = 0
+            work.rows = (end, end := end + len(work.plan.insert))
+        rows = ((work, row) for work in group for row in _rows(work))
         try:
-            for work in group:
-                work.embedded = work.reused = 0
-                work.rows = (self._buffer.size, self._buffer.size)
-            rows = ((work, position, index) for work in group for position, index in work.plan.insert)
             while part := list(islice(rows, self._slice)):
                 self._check()
                 self._encode_slice(part)
@@ -125,25 +123,11 @@ class Encoder:
             raise
         return True
 
-    def _encode_slice(self, rows: list[tuple[Work, int, int]]) -> None:
-        vectors, computed = self._vectors([work.pieces[position] for work, position, _ in rows])
-        for (work, position, index), vector in zip(rows, vectors, strict=True):
-            piece = work.pieces[position]
-            start = self._buffer.size
-            self._buffer.append(
-                encode_row(
-                    _prefix(work.document),
-                    chunk_index=index,
-                    char_length=piece.char_length,
-                    text=piece.text.encode(),
-                    heading_path=piece.heading_path,
-                    content_hash=piece.content_hash,
-                    embedding=vector,
-                    metadata=piece.metadata_json.encode(),
-                )
-            )
-            work.rows = (work.rows[0] if work.rows[1] > work.rows[0] else start, self._buffer.size)
-            self._count(work, piece, computed, vector)
+    def _encode_slice(self, rows: list[tuple[Work, Row]]) -> None:
+        vectors, computed = self._vectors([row.piece for _, row in rows])
+        self._buffer.append([row for _, row in rows], vectors)
+        for (work, row), vector in zip(rows, vectors, strict=True):
+            self._count(work, row.piece, computed, vector)
 
     @staticmethod
     def _count(work: Work, piece: Piece, computed: set[bytes], vector: Vector | None) -> None:
@@ -196,5 +180,7 @@ def _identity(piece: Piece) -> tuple[Any, ...]:
     return chunks.identity(piece.content_hash, piece.char_length, piece.heading_path, piece.metadata)
 
 
-def _prefix(document: Claimed) -> bytes:
-    return document_fields(document.document_id, document.tenant_id, document.project_id)
+def _rows(work: Work) -> Iterator[Row]:
+    document = work.document
+    prefix = document_fields(document.document_id, document.tenant_id, document.project_id)
+    return (Row(prefix, index, work.pieces[position]) for position, index in work.plan.insert)

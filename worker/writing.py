@@ -124,7 +124,7 @@ class Writer:
             outcome
             for outcome in settled
             if outcome.document_id in current
-            and (outcome.duplicate_of or outcome.document_id) in owning | current
+            and (outcome.duplicate_of is None or outcome.duplicate_of in owning)
         ]
 
     def _replace_chunks(

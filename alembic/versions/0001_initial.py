@@ -58,8 +58,8 @@ CREATE TABLE batches (
     lane TEXT NOT NULL,
     state TEXT DEFAULT 'queued' NOT NULL,
     documents INTEGER NOT NULL,
-    published_at timestamptz,
-    publications INTEGER DEFAULT 0 NOT NULL,
+    published_at timestamptz DEFAULT now() NOT NULL,
+    publications INTEGER DEFAULT 1 NOT NULL,
     lease_token UUID,
     lease_expires_at timestamptz,
     worker TEXT,
@@ -68,16 +68,17 @@ CREATE TABLE batches (
     created_at timestamptz DEFAULT now() NOT NULL,
     updated_at timestamptz DEFAULT now() NOT NULL,
     CONSTRAINT batches_pkey PRIMARY KEY (batch_id),
+    CONSTRAINT batches_tenant_id_batch_id_key UNIQUE (tenant_id, batch_id),
     CONSTRAINT batches_tenant_id_fkey FOREIGN KEY(tenant_id) REFERENCES tenants (tenant_id),
     CONSTRAINT batches_state_check CHECK (state IN ('queued', 'running', 'finished', 'abandoned')),
     CONSTRAINT batches_lane_check CHECK (lane IN ('interactive', 'bulk')),
-    CONSTRAINT batches_progress_check CHECK (documents > 0 AND progress BETWEEN 0 AND documents),
-    CONSTRAINT batches_publications_check CHECK (publications >= 0),
+    CONSTRAINT batches_progress_check CHECK (documents > 0 AND progress BETWEEN 0 AND documents AND (state <> 'queued' OR progress = 0) AND (state <> 'finished' OR progress = documents)),
+    CONSTRAINT batches_publications_check CHECK (publications >= 1),
     CONSTRAINT batches_lease_check CHECK ((state = 'running') = (lease_token IS NOT NULL AND lease_expires_at IS NOT NULL) AND (lease_token IS NULL) = (lease_expires_at IS NULL)),
+    CONSTRAINT batches_worker_check CHECK (CASE state WHEN 'queued' THEN worker IS NULL WHEN 'running' THEN worker IS NOT NULL ELSE true END),
     CONSTRAINT batches_finished_check CHECK ((state IN ('finished', 'abandoned')) = (finished_at IS NOT NULL))
 );
 CREATE INDEX batches_finished_at_idx ON batches (finished_at) WHERE finished_at IS NOT NULL;
-CREATE INDEX batches_tenant_id_idx ON batches (tenant_id);
 CREATE INDEX batches_unfinished_idx ON batches (state, lane) WHERE finished_at IS NULL;
 
 CREATE TABLE documents (
@@ -118,25 +119,28 @@ CREATE TABLE documents (
     CONSTRAINT documents_tenant_id_document_id_key UNIQUE (tenant_id, document_id),
     CONSTRAINT documents_tenant_id_fkey FOREIGN KEY(tenant_id) REFERENCES tenants (tenant_id),
     CONSTRAINT documents_project_id_fkey FOREIGN KEY(tenant_id, project_id) REFERENCES projects (tenant_id, project_id),
-    CONSTRAINT documents_batch_id_fkey FOREIGN KEY(batch_id) REFERENCES batches (batch_id),
+    CONSTRAINT documents_batch_id_fkey FOREIGN KEY(tenant_id, batch_id) REFERENCES batches (tenant_id, batch_id),
     CONSTRAINT documents_duplicate_of_fkey FOREIGN KEY(tenant_id, duplicate_of) REFERENCES documents (tenant_id, document_id),
     CONSTRAINT documents_status_check CHECK (status IN ('pending', 'processing', 'completed', 'duplicate', 'skipped', 'failed', 'cancelled')),
     CONSTRAINT documents_lane_check CHECK (lane IN ('interactive', 'bulk')),
+    CONSTRAINT documents_file_type_check CHECK (file_type IN ('markdown', 'code', 'text', 'chunks')),
     CONSTRAINT documents_filename_check CHECK (filename <> '' AND source_path <> ''),
-    CONSTRAINT documents_source_key_check CHECK (octet_length(source_key) = 32),
+    CONSTRAINT documents_source_key_check CHECK (source_key = sha256(convert_to(source_path, 'UTF8'))),
     CONSTRAINT documents_content_hash_check CHECK (octet_length(content_hash) = 32),
     CONSTRAINT documents_fingerprint_check CHECK (octet_length(fingerprint) = 32),
     CONSTRAINT documents_size_bytes_check CHECK (size_bytes >= 0),
-    CONSTRAINT documents_chunk_set_check CHECK ((fingerprint IS NULL) = (total_chunks IS NULL) AND total_chunks >= 0 AND (fingerprint IS NULL OR content_hash IS NOT NULL)),
-    CONSTRAINT documents_chunk_counts_check CHECK (chunks_embedded >= 0 AND chunks_reused >= 0),
+    CONSTRAINT documents_chunk_set_check CHECK ((fingerprint IS NULL) = (total_chunks IS NULL) AND total_chunks > 0 AND (fingerprint IS NULL OR content_hash IS NOT NULL)),
+    CONSTRAINT documents_chunk_counts_check CHECK (chunks_embedded >= 0 AND chunks_reused >= 0 AND chunks_embedded + chunks_reused <= total_chunks),
     CONSTRAINT documents_metadata_check CHECK (jsonb_typeof(metadata) = 'object' AND jsonb_typeof(cleaned) = 'object'),
-    CONSTRAINT documents_versions_check CHECK (claimed_version BETWEEN 0 AND requested_version),
+    CONSTRAINT documents_versions_check CHECK (requested_version > 0 AND claimed_version BETWEEN 0 AND requested_version AND (status <> 'processing' OR claimed_version > 0)),
+    CONSTRAINT documents_outcome_check CHECK (status IN ('pending', 'processing', 'cancelled') OR claimed_version = requested_version),
     CONSTRAINT documents_attempts_check CHECK (attempts >= 0),
-    CONSTRAINT documents_completed_check CHECK (status <> 'completed' OR fingerprint IS NOT NULL AND claimed_version = requested_version),
+    CONSTRAINT documents_completed_check CHECK (status <> 'completed' OR fingerprint IS NOT NULL),
     CONSTRAINT documents_duplicate_check CHECK ((status = 'duplicate') = (duplicate_of IS NOT NULL) AND duplicate_of <> document_id AND (status <> 'duplicate' OR fingerprint IS NULL AND content_hash IS NOT NULL)),
-    CONSTRAINT documents_skipped_check CHECK (status <> 'skipped' OR fingerprint IS NULL AND error_code IS NOT NULL),
-    CONSTRAINT documents_failed_check CHECK (status <> 'failed' OR error_code IS NOT NULL AND error_message IS NOT NULL),
-    CONSTRAINT documents_batch_check CHECK (CASE status WHEN 'processing' THEN batch_id IS NOT NULL WHEN 'pending' THEN true ELSE batch_id IS NULL END),
+    CONSTRAINT documents_skipped_check CHECK (status <> 'skipped' OR fingerprint IS NULL),
+    CONSTRAINT documents_error_check CHECK ((error_code IS NULL) = (error_message IS NULL) AND error_code <> ''),
+    CONSTRAINT documents_reason_check CHECK (CASE WHEN status IN ('skipped', 'failed') THEN error_code IS NOT NULL WHEN status IN ('completed', 'duplicate', 'cancelled') THEN error_code IS NULL ELSE true END),
+    CONSTRAINT documents_batch_check CHECK (CASE status WHEN 'processing' THEN batch_id IS NOT NULL WHEN 'pending' THEN batch_id IS NULL OR deleted_at IS NULL ELSE batch_id IS NULL END),
     CONSTRAINT documents_next_attempt_check CHECK (next_attempt_at IS NULL OR status = 'pending'),
     CONSTRAINT documents_settled_check CHECK ((status IN ('pending', 'processing')) = (settled_at IS NULL))
 );
@@ -158,7 +162,7 @@ CREATE TABLE embedding_space (
     updated_at timestamptz DEFAULT now() NOT NULL,
     CONSTRAINT embedding_space_pkey PRIMARY KEY (singleton),
     CONSTRAINT embedding_space_singleton_check CHECK (singleton),
-    CONSTRAINT embedding_space_dimension_check CHECK (dimension > 0),
+    CONSTRAINT embedding_space_dimension_check CHECK (dimension BETWEEN 1 AND CASE column_type WHEN 'vector' THEN 2000 ELSE 4000 END),
     CONSTRAINT embedding_space_column_type_check CHECK (column_type IN ('vector', 'halfvec'))
 );
 
@@ -171,7 +175,8 @@ CREATE TABLE segments (
     CONSTRAINT segments_pkey PRIMARY KEY (segment),
     CONSTRAINT segments_leaf_key UNIQUE (leaf),
     CONSTRAINT segments_state_check CHECK (state IN ('spare', 'open', 'sealing', 'sealed', 'emptied', 'trash')),
-    CONSTRAINT segments_trash_check CHECK ((state = 'trash') = (segment = -1) AND segment <> 0)
+    CONSTRAINT segments_trash_check CHECK ((state = 'trash') = (segment = -1) AND segment >= -1 AND segment <> 0),
+    CONSTRAINT segments_leaf_check CHECK (leaf = CASE segment WHEN -1 THEN 'chunks_trash' ELSE 'chunks_s' || lpad(segment::text, greatest(6, length(segment::text)), '0') END)
 );
 CREATE UNIQUE INDEX segments_open_key ON segments (state) WHERE state = 'open';
 
@@ -194,13 +199,14 @@ CREATE TABLE chunks (
     CONSTRAINT chunks_document_id_fkey FOREIGN KEY(tenant_id, document_id) REFERENCES documents (tenant_id, document_id),
     CONSTRAINT chunks_position_check CHECK (chunk_index >= 0 AND char_length > 0),
     CONSTRAINT chunks_text_check CHECK (text <> ''),
+    CONSTRAINT chunks_embedding_check CHECK ((embedding <#> embedding) BETWEEN '-1e38' AND '-1e-38'),
     CONSTRAINT chunks_content_hash_check CHECK (octet_length(content_hash) = 32),
     CONSTRAINT chunks_metadata_check CHECK (jsonb_typeof(metadata) = 'object')
 )
  PARTITION BY LIST (segment);
 CREATE INDEX chunks_content_hash_idx ON chunks (tenant_id, content_hash);
 CREATE INDEX chunks_created_at_idx ON chunks (created_at);
-CREATE INDEX chunks_document_id_idx ON chunks (document_id, chunk_index);
+CREATE UNIQUE INDEX chunks_place_key ON chunks (document_id, chunk_index, segment);
 CREATE INDEX chunks_project_id_idx ON chunks (project_id);
 
 CREATE TABLE heartbeats (
@@ -212,7 +218,8 @@ CREATE TABLE heartbeats (
     created_at timestamptz DEFAULT now() NOT NULL,
     updated_at timestamptz DEFAULT now() NOT NULL,
     CONSTRAINT heartbeats_pkey PRIMARY KEY (name),
-    CONSTRAINT heartbeats_slots_check CHECK (slots >= 0)
+    CONSTRAINT heartbeats_name_check CHECK (name <> '' AND kind <> ''),
+    CONSTRAINT heartbeats_slots_check CHECK (slots >= 0 AND pid > 0)
 );
 
 CREATE TABLE maintenance_runs (
@@ -226,11 +233,15 @@ CREATE TABLE maintenance_runs (
     created_at timestamptz DEFAULT now() NOT NULL,
     updated_at timestamptz DEFAULT now() NOT NULL,
     CONSTRAINT maintenance_runs_pkey PRIMARY KEY (run_id),
-    CONSTRAINT maintenance_runs_outcome_check CHECK (outcome IN ('running', 'done', 'failed', 'locked')),
-    CONSTRAINT maintenance_runs_finished_check CHECK ((outcome = 'running') = (finished_at IS NULL))
+    CONSTRAINT maintenance_runs_chore_check CHECK (chore <> ''),
+    CONSTRAINT maintenance_runs_outcome_check CHECK (outcome IN ('running', 'done', 'failed')),
+    CONSTRAINT maintenance_runs_finished_check CHECK ((outcome = 'running') = (finished_at IS NULL)),
+    CONSTRAINT maintenance_runs_error_message_check CHECK ((outcome = 'failed') = (error_message IS NOT NULL)),
+    CONSTRAINT maintenance_runs_details_check CHECK (jsonb_typeof(details) = 'object')
 );
 CREATE INDEX maintenance_runs_chore_idx ON maintenance_runs (chore, started_at);
 CREATE INDEX maintenance_runs_created_at_idx ON maintenance_runs (created_at);
+CREATE UNIQUE INDEX maintenance_runs_running_key ON maintenance_runs (chore) WHERE outcome = 'running';
 
 CREATE TABLE evaluation_runs (
     run_id UUID DEFAULT gen_random_uuid() NOT NULL,
@@ -245,7 +256,8 @@ CREATE TABLE evaluation_runs (
     updated_at timestamptz DEFAULT now() NOT NULL,
     CONSTRAINT evaluation_runs_pkey PRIMARY KEY (run_id),
     CONSTRAINT evaluation_runs_tenant_id_fkey FOREIGN KEY(tenant_id) REFERENCES tenants (tenant_id),
-    CONSTRAINT evaluation_runs_token_count_check CHECK (token_count >= 0)
+    CONSTRAINT evaluation_runs_token_count_check CHECK (token_count >= 0),
+    CONSTRAINT evaluation_runs_metadata_check CHECK (jsonb_typeof(metadata) = 'object' AND jsonb_typeof(response) = 'object' AND jsonb_typeof(latency_ms) = 'object' AND jsonb_typeof(sources) = 'array')
 );
 CREATE INDEX evaluation_runs_created_at_idx ON evaluation_runs (created_at);
 CREATE INDEX evaluation_runs_tenant_id_idx ON evaluation_runs (tenant_id, created_at);

@@ -529,3 +529,8 @@ def test_interactive_goes_first_and_tenants_take_turns(resources: Resources, con
     rounds = [set(order[n : n + 3]) for n in range(2, 8, 3)]
     assert all(len(turn) >= 2 for turn in rounds)
     assert sorted(set(order)) == ["a", "b", "c", "interactive"]
+
+
+def test_a_document_without_chunks_is_skipped(drain: Drain) -> None:
+    submit([Document.chunks([], source_path="none")])
+    assert drain() == {"skipped": 1}

@@ -119,6 +119,18 @@ def take_unclaimed(connection: Connection, lane: Lane, seconds: int) -> list[UUI
     return list(found.scalars())
 
 
+def labelled(connection: Connection, batch_ids: Sequence[UUID]) -> list[tuple[UUID, str]]:
+    """Give (batch_id, what a person should read about it), in the order asked for."""
+    found = connection.execute(
+        text("""
+            SELECT b.batch_id, t.name || ': ' || b.documents || ' documents' AS label
+            FROM batches b JOIN tenants t USING (tenant_id) WHERE b.batch_id = ANY(:ids)"""),
+        {"ids": list(batch_ids)},
+    )
+    labels = {row.batch_id: row.label for row in found}
+    return [(batch_id, labels[batch_id]) for batch_id in batch_ids]
+
+
 def claim(connection: Connection, batch_id: UUID, worker: str, lease_seconds: int) -> Lease | None:
     """Take the lease of a queued batch; None when it is taken, finished or unknown."""
     row = connection.execute(

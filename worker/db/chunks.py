@@ -54,7 +54,8 @@ def identity(
     content_hash: bytes, char_length: int, heading_path: Sequence[str], metadata: Any
 ) -> tuple[bytes, int, tuple[str, ...], str]:
     """Give all of a chunk that must be equal for its row to stay as it is."""
-    return content_hash, char_length, tuple(heading_path), json.dumps(metadata, sort_keys=True)
+    written = json.dumps(metadata, sort_keys=True) if metadata else "{}"
+    return content_hash, char_length, tuple(heading_path), written
 
 
 def known_vectors(

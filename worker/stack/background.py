@@ -16,7 +16,7 @@ _LAST_LINES = 15
 
 
 class Background:
-    """`python -m worker.stack.processes` on the Procfile, with its log in `data_dir/log` or on our output."""
+    """`python -m worker.stack` on the Procfile, with its log in `data_dir/log` or on our output."""
 
     def __init__(self, data_dir: Path, procfile: Path) -> None:
         self._data_dir = data_dir
@@ -68,7 +68,7 @@ class Background:
         self._runner.stop(last_resort=signal.SIGTERM)
 
     def _launch(self, env: dict[str, str], **options: Any) -> None:
-        command = [sys.executable, "-m", "worker.stack.processes", str(self._procfile), str(self._state)]
+        command = [sys.executable, "-m", "worker.stack", str(self._procfile), str(self._state)]
         self._state.unlink(missing_ok=True)
         self._runner.launch(command, env=child_environment(**env), **options)
 

@@ -1,6 +1,6 @@
 """The Procfile's processes under one prefixed log: when one ends, or we are told to, all end.
 
-    python -m worker.stack.processes PROCFILE STATE
+    python -m worker.stack PROCFILE STATE
 
 STATE is a JSON file for whoever waits: `all_started`, and `first_stopped` with name and returncode.
 honcho supplies parser, processes and printer. Its Manager is not used: it signals whole groups, which
@@ -30,7 +30,6 @@ from honcho.process import Popen, Process
 
 from worker.embedded.process import STOPPING_SIGNALS, death_wish
 from worker.errors import Exit, StackError
-from worker.settings import child_environment
 
 _KILL_AFTER = 5.0
 _TICK = 0.1
@@ -162,13 +161,3 @@ class _Group:
             fresh = self._state_file.with_name(f"{self._state_file.name}.new")
             fresh.write_text(json.dumps(self._state))
             fresh.replace(self._state_file)
-
-
-def main() -> int:
-    """Run as a child of the stack, which is named by the environment it gave us."""
-    procfile, state = map(Path, sys.argv[1:])
-    return run_processes(procfile, child_environment(), state=state)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -6,6 +6,7 @@ which segment they go into.
 
 import struct
 from collections.abc import Sequence
+from functools import lru_cache
 from uuid import UUID
 
 import numpy as np
@@ -23,9 +24,11 @@ _TEXT_OID = 25
 _NULL = struct.pack("!i", -1)
 _LENGTH = struct.Struct("!i")
 _FIELDS = struct.pack("!h", len(COLUMNS))
-_INDEX_AND_LENGTH = struct.Struct("!iqii")
+_INDEX_TO_TEXT = struct.Struct("!iqiii")
 _VECTOR_HEAD = struct.Struct("!ihh")
 _NO_HEADINGS = struct.pack("!iiii", 12, 0, 0, _TEXT_OID)
+_JSONB_VERSION = b"\x01"
+_NO_METADATA = b"{}"
 
 
 def document_fields(document_id: UUID, tenant_id: UUID, project_id: UUID | None) -> bytes:
@@ -49,24 +52,27 @@ def encode_row(
     return b"".join(
         (
             prefix,
-            _INDEX_AND_LENGTH.pack(8, chunk_index, 4, char_length),
-            _field(text),
-            encode_texts(heading_path),
-            _field(content_hash),
-            encode_vector(embedding),
-            _LENGTH.pack(1 + len(metadata)),
-            b"\x01",
-            metadata,
+            _INDEX_TO_TEXT.pack(8, chunk_index, 4, char_length, len(text)),
+            text,
+            _encoded_texts(tuple(heading_path)),
+            _LENGTH.pack(len(content_hash)),
+            content_hash,
+            *_vector_parts(embedding),
+            _EMPTY_METADATA if metadata == _NO_METADATA else _field(_JSONB_VERSION + metadata),
         )
     )
 
 
 def encode_vector(embedding: NDArray[np.floating] | None) -> bytes:
     """Encode a vector or halfvec: dimension, an unused word, the numbers (pgvector vector_send)."""
+    return b"".join(_vector_parts(embedding))
+
+
+def _vector_parts(embedding: NDArray[np.floating] | None) -> tuple[bytes | NDArray[np.floating], ...]:
+    """Give what a vector is joined of: its numbers are not copied before."""
     if embedding is None:
-        return _NULL
-    data = embedding.tobytes()
-    return _VECTOR_HEAD.pack(4 + len(data), len(embedding), 0) + data
+        return (_NULL,)
+    return _VECTOR_HEAD.pack(4 + embedding.nbytes, len(embedding), 0), embedding
 
 
 def encode_texts(items: Sequence[str]) -> bytes:
@@ -77,5 +83,12 @@ def encode_texts(items: Sequence[str]) -> bytes:
     return _LENGTH.pack(20 + len(body)) + struct.pack("!iiiii", 1, 0, _TEXT_OID, len(items), 1) + body
 
 
+# chunks that follow one another stand under the same headings
+_encoded_texts = lru_cache(maxsize=64)(encode_texts)
+
+
 def _field(data: bytes) -> bytes:
     return _LENGTH.pack(len(data)) + data
+
+
+_EMPTY_METADATA = _field(_JSONB_VERSION + _NO_METADATA)

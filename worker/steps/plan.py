@@ -8,6 +8,7 @@ from bisect import bisect_left
 from collections import defaultdict, deque
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from uuid import UUID
 
 GAP = 1 << 20
@@ -34,8 +35,9 @@ class Plan:
 def plan(stored: Sequence[Stored], wanted: Sequence[Hashable]) -> Plan:
     """Compare the stored chunks, in order, with the identities of the wanted ones, in order.
 
-    Keeps a longest increasing run of equal chunks. Where the gaps between kept neighbours are used
-    up, nothing is kept and all are numbered anew.
+    Keeps the equal chunks at both ends, and between them a longest increasing run of equal ones: one
+    edit costs what it changes, also where chunks repeat. Where the gaps between kept neighbours are
+    used up, nothing is kept and all are numbered anew.
     """
     kept = _in_order(_pair(stored, wanted))
     inserts = _number(stored, kept, len(wanted))
@@ -47,11 +49,24 @@ def plan(stored: Sequence[Stored], wanted: Sequence[Hashable]) -> Plan:
 
 
 def _pair(stored: Sequence[Stored], wanted: Sequence[Hashable]) -> list[tuple[int, int]]:
-    """Pair each wanted position with the first unused stored one of the same identity."""
+    """Pair wanted positions with stored ones of the same identity: the ends, then first come first served."""
+    before = [chunk.identity for chunk in stored]
+    head = _equal(before, wanted)
+    tail = _equal(before[head:][::-1], wanted[head:][::-1])
     places: dict[Hashable, deque[int]] = defaultdict(deque)
-    for i, chunk in enumerate(stored):
-        places[chunk.identity].append(i)
-    return [(j, places[identity].popleft()) for j, identity in enumerate(wanted) if places.get(identity)]
+    for i in range(head, len(before) - tail):
+        places[before[i]].append(i)
+    between = range(head, len(wanted) - tail)
+    return [
+        *((n, n) for n in range(head)),
+        *((j, places[wanted[j]].popleft()) for j in between if places.get(wanted[j])),
+        *((len(wanted) - n, len(before) - n) for n in range(tail, 0, -1)),
+    ]
+
+
+def _equal(one: Sequence[Hashable], other: Sequence[Hashable]) -> int:
+    """Count the leading items that are equal."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
 def _in_order(pairs: Sequence[tuple[int, int]]) -> dict[int, int]:

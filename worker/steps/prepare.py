@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from worker.errors import DocumentError
+from worker.errors import DocumentError, SkipDocument
 from worker.steps import given
 from worker.steps.chunk import chunk
 from worker.steps.decode import decode
@@ -44,7 +44,7 @@ def read(data: bytes, filename: str, file_type: FileType, recipe: bytes) -> Text
 def split(text: str, file_type: FileType, *, model: str, size: int, overlap: int, most: int) -> list[Piece]:
     """Cut a text into pieces, or read the pieces the producer cut.
 
-    Raises DocumentError: "bad_chunks", "too_many_chunks" (over `most`).
+    Raises SkipDocument "empty" and DocumentError: "bad_chunks", "too_many_chunks" (over `most`).
     """
     if file_type is FileType.CHUNKS:
         pieces = [_given(item, model) for item in given.parse(text)]
@@ -53,6 +53,8 @@ def split(text: str, file_type: FileType, *, model: str, size: int, overlap: int
             Piece(span.text, span.end - span.start, chunk_hash(model, span.text), span.heading_path)
             for span in chunk(text, file_type, size=size, overlap=overlap)
         ]
+    if not pieces:
+        raise SkipDocument("empty", "it has no chunks")
     if len(pieces) > most:
         raise DocumentError("too_many_chunks", f"{len(pieces):,} chunks; MAX_DOCUMENT_CHUNKS allows {most:,}")
     return pieces

@@ -20,8 +20,11 @@ def storable(text: str) -> str:
 def metadata_json(metadata: Mapping[str, Any]) -> str:
     """Write metadata as canonical JSON that jsonb accepts, at most 1 MiB.
 
-    Raises DocumentError "bad_metadata": NaN or infinity, not JSON, nested over 50 deep, or too large.
+    Raises DocumentError "bad_metadata": not names with values, NaN or infinity, not JSON, nested over 50
+    deep, or too large.
     """
+    if not isinstance(metadata, Mapping):
+        raise DocumentError("bad_metadata", f"metadata is names with values, not {type(metadata).__name__}")
     try:
         written = canonical_json(_clean(metadata, 0))
     except (TypeError, ValueError) as error:

@@ -1,0 +1,1 @@
+"""What the worker reaches, measured against what is possible. `python -m benchmarks NAME`."""

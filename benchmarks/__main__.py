@@ -1,0 +1,29 @@
+"""Run one benchmark by name, or `all` of them one after the other: python -m benchmarks NAME.
+
+SCALE (default 1) shrinks or stretches the data. Exits with 1 where a demand does not hold.
+"""
+
+import subprocess
+import sys
+from importlib import import_module
+
+from benchmarks.report import Report, scale
+
+NAMES = ("pipeline", "writer", "rerun", "memory")
+
+
+def main() -> int:
+    names = sys.argv[1:]
+    if names == ["all"]:
+        # a process each: what one leaves in memory must not count for the next
+        return max(subprocess.run([sys.executable, "-m", "benchmarks", name]).returncode for name in NAMES)
+    if len(names) != 1 or names[0] not in NAMES:
+        print(f"usage: python -m benchmarks {{{','.join((*NAMES, 'all'))}}}", file=sys.stderr)
+        return 2
+    report: Report = import_module(f"benchmarks.{names[0]}").run(scale())
+    print(f"written to {report.write()}")
+    return 0 if report.holds else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,129 @@
+"""Files to searchable rows, against what the embedding model alone reaches on the same chunks.
+
+Both sides have two processes. The corpus is submitted to several new tenants at once, so that there
+is enough of it and no vector is reused; the model alone embeds each tenant's distinct chunks, as the
+pipeline does. Loading the model is not timed. The rounds alternate.
+"""
+
+import multiprocessing
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+from statistics import median
+from typing import Any
+from uuid import UUID
+
+from benchmarks import corpus
+from benchmarks.report import Demand, Report
+from benchmarks.rounds import Watch, quietest
+from benchmarks.stack import Stack, running_stack
+from worker.producer import Document, submit, wait
+
+PROCESSES = 2
+TENANTS = 8
+ROUNDS = 3
+DEMANDED = 0.7
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """Seconds of both sides. `alone`: of the slower of the two processes that only embed."""
+
+    pipeline: float
+    alone: float
+    cpu_pipeline: float
+    cpu_alone: float
+    others: float
+
+    @property
+    def ratio(self) -> float:
+        """Give what the pipeline reaches of the model's rate."""
+        return self.alone / self.pipeline
+
+
+def run(scale: float) -> Report:
+    tenants, paths = max(1, round(TENANTS * scale)), corpus.files(scale * 4e8)
+    with running_stack() as stack:
+        report = Report("pipeline", stack.versions(), stack.shown_settings())
+        texts = _distinct_chunks(stack, paths)
+        with stack.workers(PROCESSES):
+            _ingest(corpus.documents(paths), ["warm-up"])  # loads the model in both processes
+            rounds = quietest(lambda: _round(stack, paths, texts, tenants), ROUNDS, 2 * ROUNDS)
+    _report(report, rounds, tenants * len(texts), tenants * sum(path.stat().st_size for path in paths))
+    report.figures |= {"corpus": corpus.name(), "files": tenants * len(paths)}
+    return report
+
+
+def _distinct_chunks(stack: Stack, paths: list[Path]) -> list[str]:
+    size, overlap = stack.settings.chunk_size, stack.settings.chunk_overlap
+    cut = corpus.pieces(paths, size=size, overlap=overlap)
+    return list({piece.content_hash: piece.text for pieces in cut for piece in pieces}.values())
+
+
+def _round(stack: Stack, paths: list[Path], texts: list[str], tenants: int) -> Round:
+    stack.empty()
+    documents = corpus.documents(paths)
+    with Watch() as ours:
+        embedded = _ingest(documents, [f"tenant {n}" for n in range(tenants)])
+    if embedded < len(texts) * tenants:  # a few more where two batches at once hold the same chunk
+        raise RuntimeError(f"{embedded:,} chunks were embedded, {len(texts) * tenants:,} were expected")
+    with Watch() as theirs:
+        seconds, cpu_seconds = model_alone(texts, tenants, stack.settings.embedding_batch_size)
+    others = max(ours.others, theirs.others)
+    return Round(ours.seconds, seconds, ours.cpu_seconds, cpu_seconds, others)
+
+
+def _ingest(documents: Sequence[Document], tenants: Sequence[str]) -> int:
+    """Submit to every tenant and wait until all is searchable; gives the chunks embedded."""
+    ids: list[UUID] = []
+    for tenant in tenants:
+        ids += submit(documents, tenant=tenant).document_ids
+    return int(wait(ids, poll_seconds=0.05).embedded)
+
+
+def model_alone(texts: list[str], times: int, batch: int) -> tuple[float, float]:
+    """Embed half of the texts in each process, `times` over; gives the slower's seconds, and CPU seconds."""
+    context = multiprocessing.get_context("spawn")
+    barrier, results = context.Barrier(PROCESSES), context.Queue()
+    children = [
+        context.Process(target=_embed, args=(texts[n::PROCESSES], times, batch, barrier, results))
+        for n in range(PROCESSES)
+    ]
+    for child in children:
+        child.start()
+    found = [results.get(timeout=600) for _ in children]
+    for child in children:
+        child.join()
+    return max(seconds for seconds, _ in found), sum(cpu_seconds for _, cpu_seconds in found)
+
+
+def _embed(texts: list[str], times: int, batch: int, barrier: Barrier, results: Any) -> None:
+    from worker.embedding.wordllama import WordLlamaEmbedder
+
+    embedder = WordLlamaEmbedder()
+    embedder.embed(texts[:batch])
+    barrier.wait()
+    begun, cpu_begun = time.perf_counter(), time.process_time()
+    for _ in range(times):
+        for start in range(0, len(texts), batch):
+            embedder.embed(texts[start : start + batch])
+    results.put((time.perf_counter() - begun, time.process_time() - cpu_begun))
+
+
+def _report(report: Report, rounds: Sequence[Round], chunks: int, size: int) -> None:
+    columns = (
+        "pipeline s", "model s", "pipeline chunks/s", "model chunks/s", "ratio", "pipeline CPU s", "model CPU s",
+        "others' load",
+    )  # fmt: skip
+    rows = [
+        (
+            round(r.pipeline, 2), round(r.alone, 2), round(chunks / r.pipeline), round(chunks / r.alone),
+            round(r.ratio, 3), round(r.cpu_pipeline, 1), round(r.cpu_alone, 1), f"{r.others:.0%}",
+        )
+        for r in rounds
+    ]  # fmt: skip
+    report.table(f"{chunks:,} chunks of {size / 1e6:,.0f} MB", columns, rows)
+    report.figures["MB/s"] = round(size / 1e6 / median(r.pipeline for r in rounds), 2)
+    report.demands.append(Demand("pipeline / model alone", DEMANDED, median(r.ratio for r in rounds)))

@@ -1,0 +1,134 @@
+"""The system under test: durable embedded servers in a temporary folder, migrated, and real workers."""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+from sqlalchemy import text
+
+from worker import broker
+from worker.db import operations
+from worker.db.engine import single_connection_engine, transaction
+from worker.db.migrate import migrate
+from worker.embedded import start_postgres, start_valkey
+from worker.resources import close_resources, resources
+from worker.settings import Settings, child_environment, load_settings
+
+START_SECONDS = 60
+STOP_SECONDS = 30
+SHOWN = (
+    "embedding_provider", "embedding_dimension", "embedding_type", "embedding_batch_size", "chunk_size",
+    "chunk_overlap", "batch_documents", "batch_bytes", "write_buffer_bytes", "max_document_bytes",
+    "ingest_concurrency",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """Running servers, and a folder for everything a benchmark writes."""
+
+    folder: Path
+    settings: Settings
+
+    def versions(self) -> dict[str, str]:
+        """Ask the servers who they are."""
+        client = broker.connect(self.settings)
+        valkey: Any = client.info("server")
+        client.close()
+        return {
+            "postgres": str(self.ask("SHOW server_version")).split(" ", maxsplit=1)[0],
+            "pgvector": str(self.ask("SELECT extversion FROM pg_extension WHERE extname = 'vector'")),
+            "valkey": str(valkey.get("valkey_version") or valkey["redis_version"]),
+        }
+
+    def shown_settings(self) -> dict[str, Any]:
+        """Give the settings the figures depend on."""
+        return {name.upper(): getattr(self.settings, name) for name in SHOWN}
+
+    def ask(self, statement: str) -> Any:
+        """Run a statement outside any transaction; gives its first value, if any."""
+        engine = single_connection_engine(self.settings.database_url, "benchmark")
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            found = connection.execute(text(statement))
+            return found.scalar() if found.returns_rows else None
+
+    def empty(self) -> None:
+        """Begin a round on an empty database, with nothing left to be flushed."""
+        self.ask("TRUNCATE tenants CASCADE")
+        self.ask("CHECKPOINT")
+
+    @contextmanager
+    def workers(self, processes: int, *, recycle: bool = True) -> Iterator[psutil.Process]:
+        """Run an ingest worker with so many pool processes; gives its parent process."""
+        log = self.folder / "worker.log"
+        with log.open("ab") as out:
+            process = subprocess.Popen(
+                _command(processes, recycle=recycle),
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                env=child_environment(INGEST_CONCURRENCY=str(processes)),
+            )
+        try:
+            self._wait_for(process, processes, log)
+            yield psutil.Process(process.pid)
+        finally:
+            _stop(process)
+
+    def _wait_for(self, process: "subprocess.Popen[bytes]", slots: int, log: Path) -> None:
+        limit = time.monotonic() + START_SECONDS
+        while time.monotonic() < limit and process.poll() is None:
+            with transaction(resources().engine) as connection:
+                if operations.live_slots(connection, "ingest", self.settings.heartbeat_seconds) == slots:
+                    return
+            time.sleep(0.2)
+        raise RuntimeError(f"the worker did not start:\n{log.read_text()[-3000:]}")
+
+
+def _command(processes: int, *, recycle: bool) -> Sequence[str]:
+    queues = ["-Q", "interactive,ingest", "-c", str(processes), "-l", "WARNING", "--without-mingle"]
+    forever = [] if recycle else ["--max-tasks-per-child", "1000000"]
+    return [sys.executable, "-m", "celery", "-A", "worker.app", "worker", *queues, *forever]
+
+
+def _stop(process: "subprocess.Popen[bytes]") -> None:
+    family = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+    process.terminate()
+    try:
+        process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    for child in psutil.wait_procs(family, timeout=5)[1]:
+        child.kill()
+
+
+@contextmanager
+def running_stack(**settings: str) -> Iterator[Stack]:
+    """Start the servers and migrate; this process and its children use them by the environment."""
+    with tempfile.TemporaryDirectory(prefix="ingest-benchmark-") as name:
+        folder = Path(name).resolve()
+        with (
+            start_postgres(folder / "postgres", version=18) as postgres,
+            start_valkey(folder / "valkey") as valkey,
+        ):
+            os.environ |= {
+                "DATABASE_URL": postgres.url,
+                "BROKER_URL": valkey.url,
+                "ALLOWED_ROOTS": "/",
+                "DATA_DIR": str(folder),
+                **settings,
+            }
+            load_settings.cache_clear()
+            migrate(load_settings())
+            try:
+                yield Stack(folder, load_settings())
+            finally:
+                close_resources()

@@ -1,0 +1,223 @@
+"""Our write of a batch against a bare binary COPY of the same rows into the same leaf.
+
+Ours: pieces and ready vectors → encode, buffer → the fenced transaction with everything it settles.
+Bare: the bytes encoded beforehand, one COPY and one commit a batch; its documents' rows are there.
+Both go into the open segment's leaf, batch by batch in turn, each first every other time.
+"""
+
+import io
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, islice
+from statistics import median
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import text
+
+from benchmarks import corpus
+from benchmarks.report import Demand, Report
+from benchmarks.rounds import Watch, quietest
+from benchmarks.stack import Stack, running_stack
+from worker.buffer import RowBuffer
+from worker.db import batches, chunks, documents, segments
+from worker.db.engine import transaction
+from worker.db.migrate import migrate
+from worker.db.submissions import Scope, Submission, ensure_scope, submit
+from worker.embedding import Embedder
+from worker.encoding import Encoder, Work
+from worker.resources import Resources
+from worker.settings import read_settings
+from worker.steps.copyrows import HEADER, TRAILER, document_fields, encode_row
+from worker.steps.plan import plan
+from worker.steps.prepare import Piece, Text
+from worker.types import FileType, Lane
+from worker.writing import Writer
+
+DIMENSIONS = (256, 1536)
+DEMANDED = 0.85
+BATCHES = 24
+ROUNDS = 3
+CHUNKS_A_DOCUMENT = 20
+READ_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """Seconds of both sides for the same rows."""
+
+    rows: int
+    ours: float
+    bare: float
+    others: float
+
+    @property
+    def ratio(self) -> float:
+        """Give what our write reaches of the bare COPY's rate."""
+        return self.bare / self.ours
+
+
+class Ready:
+    """Stands in for the model: vectors that were computed before."""
+
+    model = "ready"
+
+    def __init__(self, texts: Sequence[str], vectors: NDArray[np.float32]) -> None:
+        self._places = {text: place for place, text in enumerate(texts)}
+        self._vectors = vectors
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Give the vectors of these texts."""
+        return self._vectors[[self._places[text] for text in texts]]
+
+
+def run(scale: float) -> Report:
+    with running_stack() as stack:
+        report = Report("writer", stack.versions(), stack.shown_settings())
+        for dimension in DIMENSIONS:
+            rounds = _dimension(stack, dimension, max(2, round(BATCHES * scale)))
+            _report(report, dimension, rounds)
+    report.figures["corpus"] = corpus.name()
+    return report
+
+
+def _dimension(stack: Stack, dimension: int, batch_count: int) -> list[Round]:
+    name = f"vectors{dimension}"
+    stack.ask(f"CREATE DATABASE {name}")
+    settings = read_settings(
+        database_url=stack.settings.database_url.get_secret_value().replace("/ingest?", f"/{name}?"),
+        embedding_provider="none",
+        embedding_dimension=dimension,
+    )
+    migrate(settings)
+    resources = Resources(settings)
+    try:
+        sides = Sides(resources, _pieces(settings.batch_documents, settings))
+        sides.alternate(2)  # connections, catalogue caches
+        return quietest(lambda: sides.alternate(batch_count), ROUNDS, 2 * ROUNDS)
+    finally:
+        resources.close()
+
+
+def _pieces(documents_a_batch: int, settings: Any) -> list[list[Piece]]:
+    """Cut the corpus into one batch's documents, of equal numbers of chunks with texts that differ."""
+    cut = corpus.pieces(corpus.files(4e6), size=settings.chunk_size, overlap=settings.chunk_overlap)
+    flat = {piece.text: piece for piece in chain.from_iterable(cut)}
+    pieces = iter(flat.values())
+    wanted = min(documents_a_batch, len(flat) // CHUNKS_A_DOCUMENT)
+    return [list(islice(pieces, CHUNKS_A_DOCUMENT)) for _ in range(wanted)]
+
+
+class Sides:
+    """The two writers, over one database and one list of documents' pieces."""
+
+    def __init__(self, resources: Resources, pieces: list[list[Piece]]) -> None:
+        self._resources, self._pieces = resources, pieces
+        self._rows = sum(map(len, pieces))
+        vectors = np.random.default_rng(7).standard_normal((self._rows, resources.settings.embedding_dimension))
+        self._vectors = vectors.astype(np.float32)
+        texts = [piece.text for document in pieces for piece in document]
+        model: Embedder = Ready(texts, self._vectors)
+        resources.__dict__["embedder"] = model
+        self._batch = 0
+
+    def alternate(self, batch_count: int) -> Round:
+        """Write so many batches by each side."""
+        seconds = {self._ours: 0.0, self._bare: 0.0}
+        with Watch() as watch:
+            for number in range(batch_count):
+                for side in sorted(seconds, key=lambda side: (side == self._ours) == bool(number % 2)):
+                    seconds[side] += side()
+        return Round(batch_count * self._rows, seconds[self._ours], seconds[self._bare], watch.others)
+
+    def _submit(self) -> tuple[Scope, list[UUID]]:
+        self._batch += 1
+        with transaction(self._resources.engine) as connection:
+            scope = ensure_scope(connection, f"tenant {self._batch}", None)
+            rows = [_submission(number) for number in range(len(self._pieces))]
+            new, _ = submit(connection, scope, rows, lane=Lane.BULK, recipe=self._resources.recipe)
+        return scope, new
+
+    def _ours(self) -> float:
+        self._submit()
+        with transaction(self._resources.engine) as connection:
+            batch_id = batches.form(connection, Lane.BULK, self._resources.settings)
+            assert batch_id
+            lease = batches.claim(connection, batch_id, "benchmark", 600)
+            claimed = documents.start(connection, batch_id)
+        assert lease and len(claimed) == len(self._pieces)
+        works = [_work(document, pieces) for document, pieces in zip(claimed, self._pieces, strict=True)]
+        begun = time.perf_counter()
+        with RowBuffer(self._resources.settings.write_buffer_bytes) as buffer:
+            encoder = Encoder(self._resources, buffer, lambda: None)
+            for group in encoder.groups(works):
+                encoder.encode(group)
+            writer = Writer(self._resources, lease, buffer, lambda: False)
+            writer.write(works, [], [])
+        seconds = time.perf_counter() - begun
+        assert writer.written == {"completed": len(works)}
+        return seconds
+
+    def _bare(self) -> float:
+        scope, ids = self._submit()
+        with transaction(self._resources.engine) as connection:
+            _, leaf = segments.lock_open(connection)
+            # out of the way of the other side's dispatch
+            connection.execute(text("UPDATE documents SET queued_at = 'infinity' WHERE document_id = ANY(:ids)"), {"ids": ids})
+        data = b"".join((HEADER, *self._encoded(scope.tenant_id, ids), TRAILER))
+        driver: Any = self._resources.engine.raw_connection()
+        try:
+            begun = time.perf_counter()
+            with driver.cursor() as cursor:
+                statement = f"COPY {leaf} ({', '.join(chunks.COLUMNS)}) FROM STDIN (FORMAT binary)"
+                cursor.copy_expert(statement, io.BytesIO(data), READ_BYTES)
+                assert cursor.rowcount == self._rows
+            driver.commit()
+            return time.perf_counter() - begun
+        finally:
+            driver.close()
+
+    def _encoded(self, tenant_id: UUID, ids: Sequence[UUID]) -> list[bytes]:
+        vectors = iter(self._vectors.astype(">f4"))
+        return [
+            encode_row(
+                document_fields(document_id, tenant_id, None),
+                chunk_index=number << 20,
+                char_length=piece.char_length,
+                text=piece.text.encode(),
+                heading_path=piece.heading_path,
+                content_hash=piece.content_hash,
+                embedding=next(vectors),
+            )
+            for document_id, pieces in zip(ids, self._pieces, strict=True)
+            for number, piece in enumerate(pieces, 1)
+        ]
+
+
+def _submission(number: int) -> Submission:
+    name = f"{number}.txt"
+    return Submission(name, name, FileType.TEXT, 1, 1, None, "{}")
+
+
+def _work(document: documents.Claimed, pieces: list[Piece]) -> Work:
+    content_hash = document.document_id.bytes * 2
+    work = Work(document, Text("", content_hash, content_hash, {}), 1, [replace(piece) for piece in pieces])
+    work.plan = plan([], [piece.content_hash for piece in pieces])
+    return work
+
+
+def _report(report: Report, dimension: int, rounds: Sequence[Round]) -> None:
+    columns = ("rows", "ours s", "bare COPY s", "ours rows/s", "bare rows/s", "ratio", "others' load")
+    rows = [
+        (
+            r.rows, round(r.ours, 2), round(r.bare, 2), round(r.rows / r.ours), round(r.rows / r.bare),
+            round(r.ratio, 3), f"{r.others:.0%}",
+        )
+        for r in rounds
+    ]  # fmt: skip
+    report.table(f"{dimension} dimensions", columns, rows)
+    ratio = median(r.ratio for r in rounds)
+    report.demands.append(Demand(f"writer / bare COPY, {dimension}-d", DEMANDED, ratio))

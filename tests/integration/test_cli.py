@@ -1,0 +1,379 @@
+"""`ingest` as a user meets it: commands as processes, their output, their exit codes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import psutil
+import pytest
+from sqlalchemy import Connection, text
+from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
+
+from worker.errors import Exit
+from worker.producer import Document, submit
+from worker.settings import Settings
+
+NOWHERE = "redis://127.0.0.1:1/0"
+LIGHT = """
+import sys
+from worker.cli.commands import application
+application()
+print(sorted({"sqlalchemy", "celery", "pydantic", "rich.console", "redis"} & set(sys.modules)))
+"""
+
+Run = Callable[..., subprocess.CompletedProcess[bytes]]
+Drain = Callable[[], dict[str, int]]
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "worker.cli", *arguments]
+
+
+@pytest.fixture
+def ingest(settings: Settings, tmp_path: Path) -> Run:
+    """Run a command of `ingest` to its end, in the folder of the test."""
+
+    def run(*arguments: str | Path, stdin: bytes = b"", **environment: str) -> Any:
+        done = subprocess.run(
+            command(*map(str, arguments)),
+            input=stdin,
+            capture_output=True,
+            cwd=tmp_path,
+            env={**os.environ, **environment},
+            timeout=120,
+            check=False,
+        )
+        assert b"Traceback" not in done.stderr, done.stderr.decode()
+        return done
+
+    return run
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    folder = tmp_path / "files"
+    folder.mkdir()
+    for name, words in {
+        "apples.md": "# Apples\n\nApples are red.",
+        "bananas.txt": "Bananas are yellow.",
+    }.items():
+        (folder / name).write_text(words)
+    return folder
+
+
+def until(condition: Callable[[], object], seconds: float = 60) -> None:
+    Retrying(
+        stop=stop_after_delay(seconds), wait=wait_fixed(0.02), retry=retry_if_result(lambda found: not found)
+    )(condition)
+
+
+def alive(connection: Connection, kind: str) -> bool:
+    return bool(
+        connection.execute(text("SELECT 1 FROM heartbeats WHERE kind = :kind"), {"kind": kind}).first()
+    )
+
+
+Start = Callable[..., subprocess.Popen[bytes]]
+
+
+@pytest.fixture
+def start(settings: Settings, connection: Connection, tmp_path: Path) -> Iterator[Start]:
+    """Start a worker in a session of its own; give it when it is ready."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def run(kind: str) -> subprocess.Popen[bytes]:
+        with (tmp_path / f"{kind}.log").open("wb") as log:
+            process = subprocess.Popen(
+                command("worker", kind), cwd=tmp_path, stdout=log, stderr=log, start_new_session=True
+            )
+        started.append(process)
+        until(lambda: alive(connection, kind) or process.poll() is not None)
+        assert process.poll() is None, (tmp_path / f"{kind}.log").read_text()
+        return process
+
+    yield run
+    for process in started:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def answer(done: subprocess.CompletedProcess[bytes]) -> Any:
+    return json.loads(done.stdout)
+
+
+def test_help_imports_nothing_heavy() -> None:
+    done = subprocess.run([sys.executable, "-c", LIGHT], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_folder_is_recorded_and_a_second_time_unchanged(ingest: Run, files: Path, drain: Drain) -> None:
+    first = ingest("add", files, "--project", "fruit", "--json")
+    assert first.returncode == Exit.OK
+    assert (answer(first)["new"], len(answer(first)["document_ids"])) == (2, 2)
+    assert b"no ingest worker" not in first.stderr
+    assert drain() == {"completed": 2}
+    second = ingest("add", files, "--project", "fruit")
+    assert second.stdout == b"0 new, 0 changed, 2 unchanged, 0 refused\n"
+    shown = answer(ingest("status", "--json"))
+    assert shown["counts"]["completed"] == 2
+    assert [(p["tenant"], p["project"], p["documents"]) for p in shown["projects"]] == [
+        ("default", "fruit", 2)
+    ]
+
+
+def test_lost_files_are_reported_and_pruned_only_when_asked(ingest: Run, files: Path, drain: Drain) -> None:
+    (files / ".hidden").write_text("hidden words")
+    ingest("add", files, "--hidden")
+    assert drain() == {"completed": 3}
+    (files / "apples.md").unlink()
+    reported = ingest("add", files)
+    assert b"1 file gone; --prune deletes the documents" in reported.stdout
+    pruned = answer(ingest("add", files, "--prune", "--json"))
+    assert (pruned["gone"], pruned["pruned"]) == ([str(files / "apples.md")], 1)
+    left = answer(ingest("status", "--json"))["counts"]
+    assert left["completed"] == 2, "the hidden file is there: its document stays"
+    (files / "bananas.txt").unlink()
+    assert answer(ingest("add", files, "--prune", "--json"))["pruned"] == 1
+
+
+def test_names_beyond_utf8_and_lines_go_through(ingest: Run, files: Path, drain: Drain) -> None:
+    (files / os.fsdecode(b"caf\xe9.txt")).write_text("coffee")
+    (files / "two\nlines.txt").write_text("lines")
+    assert answer(ingest("add", files, "--json"))["new"] == 4
+    assert drain() == {"completed": 4}
+    assert ingest("add", files).stdout == b"0 new, 0 changed, 4 unchanged, 0 refused\n"
+    shown = ingest("status", files / os.fsdecode(b"caf\xe9.txt"))
+    assert b"caf%E9.txt" in shown.stdout
+
+
+def test_standard_input_keeps_its_bytes_and_metadata(ingest: Run, drain: Drain) -> None:
+    added = ingest(
+        "add", "-", "--name", "note.md", "--meta", "year=2026", "--meta", "by=me", stdin=b"# Hi\n\xff"
+    )
+    assert added.returncode == Exit.OK
+    assert drain() == {"completed": 1}
+    [document] = answer(ingest("status", "note.md", "--json"))
+    assert document["metadata"] == {"year": 2026, "by": "me"}
+    assert document["size_bytes"] == 6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["add", "missing"], Exit.SOURCE, "there is no file or folder"),
+        (["add", "/dev/null"], Exit.SOURCE, "outside ALLOWED_ROOTS"),
+        (["add", "/etc"], Exit.SOURCE, "add /etc to ALLOWED_ROOTS"),
+        (["add", "empty"], Exit.SOURCE, "no files in"),
+        (["add", "pipe"], Exit.SOURCE, "neither a file nor a folder"),
+        (["add", "s3://bucket/key"], Exit.SOURCE, "ALLOWED_URI_SCHEMES"),
+        (["add", "empty", "--meta", "x"], Exit.USAGE, "KEY=VALUE"),
+        (["retry"], Exit.USAGE, "name documents"),
+        (["cancel", "a", "--all"], Exit.USAGE, "not both"),
+        (["maintain", "cats"], Exit.USAGE, "one of dispatch"),
+        (["nonsense"], Exit.USAGE, "No such command"),
+        (["status", "nothing"], Exit.USAGE, "there is no tenant"),
+    ],
+)
+def test_mistakes_end_in_one_line_and_a_code(
+    ingest: Run, tmp_path: Path, arguments: list[str], code: Exit, said: str
+) -> None:
+    (tmp_path / "empty").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    done = ingest(*arguments)
+    assert (done.returncode, done.stdout) == (code, b"")
+    assert said in done.stderr.decode()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "code", "said"),
+    [
+        ({"DATABASE_URL": "mysql://h/d"}, Exit.SETTINGS, "DATABASE_URL: must be a PostgreSQL URL"),
+        ({"DATABASE_URL": "postgresql://u:hush@127.0.0.1:1/d"}, Exit.DATABASE, "127.0.0.1:1/d is not usable"),
+        ({"CHUNK_SIZE": "many"}, Exit.SETTINGS, "CHUNK_SIZE"),
+    ],
+)
+def test_bad_settings_and_servers_are_named_without_secrets(
+    ingest: Run, wrong: dict[str, str], code: Exit, said: str
+) -> None:
+    done = ingest("status", **wrong)
+    assert (done.returncode, done.stdout) == (code, b"")
+    assert said in done.stderr.decode()
+    assert b"hush" not in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_unmigrated_database_is_named_then_migrated(
+    ingest: Run, new_database: Callable[[str | None], str], files: Path
+) -> None:
+    url = new_database(None)
+    for arguments in (["status"], ["add", str(files)], ["worker", "ingest"], ["search", "x"]):
+        done = ingest(*arguments, DATABASE_URL=url, SEARCH_TIMEOUT_SECONDS="1")
+        expected = Exit.TIMEOUT if arguments[0] == "search" else Exit.SCHEMA
+        assert done.returncode == expected, done.stderr
+    assert ingest("migrate", DATABASE_URL=url).stdout.startswith("migrated: base → ".encode())
+    assert ingest("migrate", DATABASE_URL=url).stdout.startswith(b"nothing to do")
+    refused = ingest("migrate", "--to", "base", DATABASE_URL=url)
+    assert refused.returncode != Exit.OK
+    assert answer(ingest("migrate", "--to", "base", "--yes", "--json", DATABASE_URL=url))["to"] is None
+
+
+def test_broker_that_is_away_delays_and_loses_nothing(ingest: Run, files: Path, drain: Drain) -> None:
+    added = ingest("add", files, BROKER_URL=NOWHERE)
+    assert added.returncode == Exit.OK
+    assert b"2 documents recorded, waiting for the broker" in added.stderr
+    waited = ingest("add", files, "--checksum", "--wait", BROKER_URL=NOWHERE)
+    assert waited.returncode == Exit.BROKER
+    assert ingest("search", "apples", BROKER_URL=NOWHERE).returncode == Exit.BROKER
+    assert drain() == {"completed": 2}
+
+
+def test_worker_that_finds_no_broker_gives_up_after_its_patience(ingest: Run) -> None:
+    done = ingest("worker", "search", BROKER_URL=NOWHERE, STARTUP_PATIENCE_SECONDS="1")
+    assert done.returncode == Exit.BROKER
+    assert b"not ready, again in" in done.stderr
+
+
+def test_waiting_without_a_worker_says_so_and_ends_in_time(ingest: Run, files: Path) -> None:
+    done = ingest("add", files, "--wait", "--timeout", "6")
+    assert done.returncode == Exit.TIMEOUT
+    assert b"no ingest worker is running" in done.stderr
+
+
+def test_documents_are_changed_by_id_and_by_path(ingest: Run, files: Path, drain: Drain) -> None:
+    (files / "broken").symlink_to(files / "nowhere")
+    ids = answer(ingest("add", files, "--json"))["document_ids"]
+    assert ingest("cancel", "files/apples.md").stdout == b"1 document cancelled\n"
+    assert drain() == {"completed": 1, "failed": 1}
+    assert ingest("retry", "--code", "not_found").stdout == b"1 document tried again\n"
+    assert answer(ingest("retry", files / "apples.md", "--json")) == {"documents": 1}
+    assert drain() == {"completed": 1, "failed": 1}
+    assert ingest("delete", *ids).stdout == b"3 documents deleted\n"
+    assert ingest("restore", "./files/../files/apples.md").stdout == b"1 document restored\n"
+    for verb in ("cancel", "delete", "restore", "retry"):
+        nothing = ingest(verb, str(uuid4()))
+        assert (nothing.returncode, nothing.stdout) == (Exit.FINDINGS, b"")
+
+
+def test_doctor_names_what_is_missing_and_mends(ingest: Run, settings: Settings) -> None:
+    done = ingest("doctor", "--json")
+    assert done.returncode == Exit.FINDINGS
+    found = {finding["name"]: finding for finding in answer(done)["findings"]}
+    assert [found[name]["state"] for name in ("settings", "database", "migrations", "broker")] == ["ok"] * 4
+    assert found["ingest worker"]["mend"] == "run `ingest worker ingest`"
+    away = ingest("doctor", DATABASE_URL="postgresql://u:hush@127.0.0.1:1/d", BROKER_URL=NOWHERE)
+    assert away.returncode == Exit.FINDINGS
+    assert "✘ database" in away.stdout.decode()
+    assert "✘ broker" in away.stdout.decode()
+    assert b"not checked" in away.stdout
+    assert b"hush" not in away.stdout + away.stderr
+
+
+def test_chore_runs_now_and_tells_what_it_did(ingest: Run) -> None:
+    assert answer(ingest("maintain", "indexes", "--json")) == {
+        "outcome": "done",
+        "invalid": [],
+        "missing": [],
+    }
+
+
+def test_files_become_searchable_and_failures_are_findings(ingest: Run, files: Path, start: Start) -> None:
+    start("ingest")
+    start("search")
+    (files / "empty.txt").touch()
+    (files / "broken").symlink_to(files / "nowhere")
+    added = ingest("add", files, "--wait", "--interactive", "--json")
+    assert added.returncode == Exit.FINDINGS
+    settled = answer(added)["settled"]
+    assert settled["documents"] | {"duplicate": 0} == {
+        "completed": 2,
+        "duplicate": 0,
+        "skipped": 1,
+        "failed": 1,
+        "cancelled": 0,
+    }
+    assert {reason["error_code"] for reason in settled["reasons"]} == {"empty", "not_found"}
+    assert (settled["chunks"], settled["embeddings_computed"]) == (2, 2)
+    shown = ingest("search", "yellow fruit", "-k", "1").stdout.decode()
+    assert f"{files / 'bananas.txt'}  chunk 1 of 1\n       Bananas are yellow.\n" in shown
+    [hit] = answer(ingest("search", "red apples", "-k", "1", "--json"))
+    assert (hit["filename"], hit["number"], hit["total"]) == ("apples.md", 1, 1)
+    assert ingest("search", "x", "--project", "none").returncode == Exit.USAGE
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_to_the_group_stops_a_busy_worker_in_time(
+    start: Start, connection: Connection, tmp_path: Path, number: signal.Signals
+) -> None:
+    words = " ".join(f"word{n}" for n in range(60_000))
+    submit([Document.text(f"{n} {words}", source_path=f"{n}.txt") for n in range(40)])
+    worker = start("ingest")
+    until(lambda: connection.execute(text("SELECT 1 FROM batches WHERE state = 'running'")).first())
+    os.killpg(worker.pid, number)
+    # honcho and compose kill what has not ended 5 s and 10 s after they asked
+    assert worker.wait(timeout=5) == 0, (tmp_path / "ingest.log").read_text()
+    left = connection.execute(text("SELECT status, count(*) AS documents FROM documents GROUP BY status"))
+    counts = {row.status: row.documents for row in left}
+    assert counts.get("pending", 0) > 0, "what was not begun went back"
+    assert set(counts) <= {"pending", "completed"}, (tmp_path / "ingest.log").read_text()
+    assert connection.execute(text("SELECT 1 FROM batches WHERE state = 'running'")).first() is None
+    assert (
+        connection.execute(text("SELECT max(attempts) FROM documents WHERE status = 'pending'")).scalar() == 0
+    )
+
+
+def processes_of(folder: Path) -> list[str]:
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("DATA_DIR") == str(folder) and process.pid != os.getpid():
+                found.append(" ".join(process.cmdline()))
+        except psutil.Error:
+            continue
+    return found
+
+
+def test_demo_shows_a_corpus_and_leaves_no_process(
+    ingest: Run, settings: Settings, files: Path, free_port: str
+) -> None:
+    first = ingest("demo", files, FLOWER_PORT=free_port)
+    assert first.returncode == Exit.OK, first.stderr
+    shown = first.stdout.decode()
+    assert "2 new, 0 changed, 0 unchanged" in shown
+    assert "2 chunks; embeddings: 2 computed, 0 reused" in shown
+    assert "search: Apples\n" not in shown, "one word is no question"
+    assert f"{files / 'bananas.txt'}  chunk 1 of 1" in shown
+    assert "ingest up" in shown
+    second = ingest("demo", files, FLOWER_PORT=free_port)
+    assert "all 2 documents unchanged" in second.stdout.decode()
+    assert processes_of(settings.data_dir) == []
+
+
+def test_up_runs_until_it_is_interrupted(
+    settings: Settings, connection: Connection, tmp_path: Path, free_port: str
+) -> None:
+    with (tmp_path / "up.log").open("wb") as log:
+        up = subprocess.Popen(
+            command("up"), cwd=tmp_path, stdout=log, stderr=log, env={**os.environ, "FLOWER_PORT": free_port}
+        )
+    kinds = ("ingest", "search", "maintenance", "beat")
+    until(lambda: up.poll() is not None or all(alive(connection, kind) for kind in kinds))
+    up.send_signal(signal.SIGINT)
+    assert up.wait(timeout=30) == Exit.OK, (tmp_path / "up.log").read_text()
+    assert f"http://127.0.0.1:{free_port}" in (tmp_path / "up.log").read_text()
+    assert processes_of(settings.data_dir) == []
+
+
+@pytest.fixture
+def free_port() -> str:
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
