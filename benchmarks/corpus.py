@@ -8,12 +8,12 @@ from itertools import count, cycle
 from pathlib import Path
 
 from worker.errors import SkipDocument
-from worker.producer import Document
 from worker.steps import prepare
 from worker.steps.chunk import file_type_of
 
 PREFERRED = "rust-rfcs"
 SUFFIXES = {".md", ".py"}
+MOST_BYTES = 10e6
 
 
 def name() -> str:
@@ -21,7 +21,7 @@ def name() -> str:
     return PREFERRED if _collection() else "the standard library's sources"
 
 
-def files(most_bytes: float = float("inf")) -> list[Path]:
+def files(most_bytes: float = MOST_BYTES) -> list[Path]:
     """Give the corpus' text files in a fixed order, up to so many bytes (one at least)."""
     chosen: list[Path] = []
     size = 0
@@ -44,10 +44,6 @@ def _all_files() -> list[Path]:
 def _collection() -> Path | None:
     folder = Path(os.environ.get("CORPORA") or "/nonexistent") / PREFERRED
     return folder if folder.is_dir() else None
-
-
-def documents(paths: list[Path]) -> list[Document]:
-    return [Document.path(path) for path in paths]
 
 
 def pieces(paths: list[Path], *, size: int, overlap: int) -> list[list[prepare.Piece]]:

@@ -14,7 +14,7 @@ import psutil
 from benchmarks import corpus
 from benchmarks.report import Demand, Report
 from benchmarks.stack import Stack, running_stack
-from worker.producer import Document, status, submit, wait
+from worker.producer import Document, status, submit
 
 FEW, MANY = 5_000, 50_000
 GROWTH = 1.1
@@ -91,11 +91,17 @@ def _sizes(stack: Stack, report: Report, size: int) -> None:
     small.write_text("A line to load the model with.\n")
     idle = _peak(stack, [small], processes=1)
     rows = [("one line", 0.0, round(idle), 0.0)]
-    for name, ending, suffix in (("plain text", "", "txt"), ("Markdown", "", "md"), ("with an emoji", EMOJI, "txt")):
+    for name, ending, suffix in (
+        ("plain text", "", "txt"),
+        ("Markdown", "", "md"),
+        ("with an emoji", EMOJI, "txt"),
+    ):
         path = stack.folder / f"{name}.{suffix}"
         corpus.write_large_file(path, size, ending)
         peak = _peak(stack, [path], processes=1)
-        rows.append((name, round(size / (1 << 20), 2), round(peak), round((peak - idle) * (1 << 20) / size, 2)))
+        rows.append(
+            (name, round(size / (1 << 20), 2), round(peak), round((peak - idle) * (1 << 20) / size, 2))
+        )
     columns = ("document", "MiB", "peak MiB", "times its size, above idle")
     report.table("by size of the largest document", columns, rows)
     most = max(row[3] for row in rows)
@@ -105,8 +111,8 @@ def _sizes(stack: Stack, report: Report, size: int) -> None:
 def _peak(stack: Stack, paths: list[Path], *, processes: int) -> float:
     stack.empty()
     with stack.workers(processes, recycle=False) as parent, Peaks(parent).watching() as peaks:
-        receipt = submit(Document.path(path) for path in paths)
-        wait(receipt.document_ids, poll_seconds=0.1)
+        submit(Document.path(path) for path in paths)
+        stack.settle()
     counts = {state.value: count for state, count in status().counts.items() if count}
     if counts != {"completed": len(paths)}:
         raise RuntimeError(f"not all documents were ingested: {counts}")

@@ -13,13 +13,12 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from statistics import median
 from typing import Any
-from uuid import UUID
 
 from benchmarks import corpus
 from benchmarks.report import Demand, Report
 from benchmarks.rounds import Watch, quietest
 from benchmarks.stack import Stack, running_stack
-from worker.producer import Document, submit, wait
+from worker.producer import Document, submit
 
 PROCESSES = 2
 TENANTS = 8
@@ -44,12 +43,14 @@ class Round:
 
 
 def run(scale: float) -> Report:
-    tenants, paths = max(1, round(TENANTS * scale)), corpus.files(scale * 4e8)
+    tenants, paths = max(1, round(TENANTS * scale)), corpus.files(min(scale * 10, 1) * corpus.MOST_BYTES)
     with running_stack() as stack:
         report = Report("pipeline", stack.versions(), stack.shown_settings())
         texts = _distinct_chunks(stack, paths)
         with stack.workers(PROCESSES):
-            _ingest(corpus.documents(paths), ["warm-up"])  # loads the model in both processes
+            _ingest(
+                stack, [Document.path(path) for path in paths], ["warm-up"]
+            )  # loads the model in both processes
             rounds = quietest(lambda: _round(stack, paths, texts, tenants), ROUNDS, 2 * ROUNDS)
     _report(report, rounds, tenants * len(texts), tenants * sum(path.stat().st_size for path in paths))
     report.figures |= {"corpus": corpus.name(), "files": tenants * len(paths)}
@@ -64,9 +65,9 @@ def _distinct_chunks(stack: Stack, paths: list[Path]) -> list[str]:
 
 def _round(stack: Stack, paths: list[Path], texts: list[str], tenants: int) -> Round:
     stack.empty()
-    documents = corpus.documents(paths)
+    documents = [Document.path(path) for path in paths]
     with Watch() as ours:
-        embedded = _ingest(documents, [f"tenant {n}" for n in range(tenants)])
+        embedded = _ingest(stack, documents, [f"tenant {n}" for n in range(tenants)])
     if embedded < len(texts) * tenants:  # a few more where two batches at once hold the same chunk
         raise RuntimeError(f"{embedded:,} chunks were embedded, {len(texts) * tenants:,} were expected")
     with Watch() as theirs:
@@ -77,10 +78,10 @@ def _round(stack: Stack, paths: list[Path], texts: list[str], tenants: int) -> R
 
 def _ingest(documents: Sequence[Document], tenants: Sequence[str]) -> int:
     """Submit to every tenant and wait until all is searchable; gives the chunks embedded."""
-    ids: list[UUID] = []
     for tenant in tenants:
-        ids += submit(documents, tenant=tenant).document_ids
-    return int(wait(ids, poll_seconds=0.05).embedded)
+        submit(documents, tenant=tenant)
+    stack.settle()
+    return int(stack.ask("SELECT sum(chunks_embedded) FROM documents"))
 
 
 def model_alone(texts: list[str], times: int, batch: int) -> tuple[float, float]:

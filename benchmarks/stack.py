@@ -24,6 +24,9 @@ from worker.settings import Settings, child_environment, load_settings
 
 START_SECONDS = 60
 STOP_SECONDS = 30
+SETTLE_SECONDS = 300
+POLL_SECONDS = 0.02
+UNSETTLED = "SELECT EXISTS (SELECT 1 FROM documents WHERE status IN ('pending', 'processing'))"
 SHOWN = (
     "embedding_provider", "embedding_dimension", "embedding_type", "embedding_batch_size", "chunk_size",
     "chunk_overlap", "batch_documents", "batch_bytes", "write_buffer_bytes", "max_document_bytes",
@@ -65,16 +68,29 @@ class Stack:
         self.ask("TRUNCATE tenants CASCADE")
         self.ask("CHECKPOINT")
 
+    def settle(self) -> None:
+        """Wait until nothing waits and nothing is processed. Cheap, so as not to be what is measured."""
+        engine = single_connection_engine(self.settings.database_url, "benchmark")
+        limit = time.monotonic() + SETTLE_SECONDS
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            while connection.execute(text(UNSETTLED)).scalar():
+                if time.monotonic() > limit:
+                    raise RuntimeError(f"documents were not settled within {SETTLE_SECONDS} s")
+                time.sleep(POLL_SECONDS)
+
     @contextmanager
     def workers(self, processes: int, *, recycle: bool = True) -> Iterator[psutil.Process]:
-        """Run an ingest worker with so many pool processes; gives its parent process."""
+        """Run an ingest worker with so many pool processes; gives its parent process.
+
+        As `ingest worker ingest` does; without `recycle`, no pool process is ever replaced by a new one.
+        """
         log = self.folder / "worker.log"
         with log.open("ab") as out:
             process = subprocess.Popen(
                 _command(processes, recycle=recycle),
                 stdout=out,
                 stderr=subprocess.STDOUT,
-                env=child_environment(INGEST_CONCURRENCY=str(processes)),
+                env=child_environment(INGEST_CONCURRENCY=str(processes), LOG_LEVEL="WARNING"),
             )
         try:
             self._wait_for(process, processes, log)
@@ -93,9 +109,10 @@ class Stack:
 
 
 def _command(processes: int, *, recycle: bool) -> Sequence[str]:
-    queues = ["-Q", "interactive,ingest", "-c", str(processes), "-l", "WARNING", "--without-mingle"]
-    forever = [] if recycle else ["--max-tasks-per-child", "1000000"]
-    return [sys.executable, "-m", "celery", "-A", "worker.app", "worker", *queues, *forever]
+    if recycle:
+        return [sys.executable, "-m", "worker.cli", "worker", "ingest"]
+    plain = [sys.executable, "-m", "celery", "-A", "worker.app", "worker", "-Q", "interactive,ingest"]
+    return [*plain, "-c", str(processes), "-l", "WARNING", "--max-tasks-per-child", "1000000"]
 
 
 def _stop(process: "subprocess.Popen[bytes]") -> None:

@@ -117,7 +117,9 @@ class Sides:
     def __init__(self, resources: Resources, pieces: list[list[Piece]]) -> None:
         self._resources, self._pieces = resources, pieces
         self._rows = sum(map(len, pieces))
-        vectors = np.random.default_rng(7).standard_normal((self._rows, resources.settings.embedding_dimension))
+        vectors = np.random.default_rng(7).standard_normal(
+            (self._rows, resources.settings.embedding_dimension)
+        )
         self._vectors = vectors.astype(np.float32)
         texts = [piece.text for document in pieces for piece in document]
         model: Embedder = Ready(texts, self._vectors)
@@ -166,7 +168,10 @@ class Sides:
         with transaction(self._resources.engine) as connection:
             _, leaf = segments.lock_open(connection)
             # out of the way of the other side's dispatch
-            connection.execute(text("UPDATE documents SET queued_at = 'infinity' WHERE document_id = ANY(:ids)"), {"ids": ids})
+            connection.execute(
+                text("UPDATE documents SET queued_at = 'infinity' WHERE document_id = ANY(:ids)"),
+                {"ids": ids},
+            )
         data = b"".join((HEADER, *self._encoded(scope.tenant_id, ids), TRAILER))
         driver: Any = self._resources.engine.raw_connection()
         try:

@@ -16,6 +16,8 @@ from worker.types import Hit
 
 MOST_RESULTS = 1000
 LONGEST_QUERY = 20_000
+# Squares of lengths that 4-byte sums of pgvector hold; beyond, distances are NaN. `chunks` checks the same.
+_SHORTEST, _LONGEST = 1e-38, 1e38
 
 
 def search(
@@ -38,7 +40,7 @@ def search(
     settings = resources.settings
     engine = resources.search_engine.execution_options(isolation_level="REPEATABLE READ")
     with transaction(engine, settings.search_timeout_seconds) as connection:
-        scope = find_scope(connection, tenant, project)
+        scope = find_scope(connection, storable(tenant), None if project is None else storable(project))
         if scope is None:
             what = f"tenant {tenant!r}" + (f" with a project {project!r}" if project else "")
             raise IngestError(f"there is no {what}", "`ingest status` lists what there is")
@@ -56,14 +58,23 @@ def search(
 
 def _query_vector(resources: Resources, query: str, vector: Sequence[float] | None) -> NDArray[np.floating]:
     settings = resources.settings
-    found = _embedded(resources, query) if vector is None else [vector]
     try:
+        found = _embedded(resources, query) if vector is None else [vector]
         row: NDArray[np.floating] = checked(
             found, count=1, dimension=settings.embedding_dimension, column_type=settings.embedding_type
         )[0]
-    except DocumentError as error:
-        raise IngestError(f"the query cannot be searched for: {error.message}") from None
+    except (DocumentError, OverflowError) as error:
+        said = error.message if isinstance(error, DocumentError) else "a number is too large"
+        raise IngestError(f"the query cannot be searched for: {said}") from None
+    if not _SHORTEST <= _square(row) <= _LONGEST:
+        raise IngestError("the query cannot be searched for: its vector is too short or too long to compare")
     return row
+
+
+def _square(row: NDArray[np.floating]) -> float:
+    """Give the square of a vector's length as PostgreSQL computes it: 0 or infinite where that fails."""
+    with np.errstate(over="ignore"):
+        return float(np.square(row.astype(np.float32)).sum(dtype=np.float32))
 
 
 def _embedded(resources: Resources, query: str) -> Matrix:

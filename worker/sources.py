@@ -84,17 +84,23 @@ def _read_regular(descriptor: int, path: Path, limit: int) -> bytes:
     if found.st_size > limit:
         raise _too_large(found.st_size, limit)
     try:
-        return _within_limit(_read_all(descriptor, limit + 1), limit)
+        return _within_limit(_read_all(descriptor, found.st_size, limit + 1), limit)
     except OSError as error:
         raise TransientError("source_unavailable", f"{path} cannot be read: {error.strerror}") from None
 
 
-def _read_all(descriptor: int, limit: int) -> bytes:
-    """Read up to `limit` bytes: one system call for a file that does not grow meanwhile."""
-    parts = []
-    while limit > 0 and (part := os.read(descriptor, min(limit, 1 << 26))):
+def _read_all(descriptor: int, size: int, limit: int) -> bytes:
+    """Read up to `limit` bytes: one system call for a file that still has its `size`.
+
+    Never asks for much more than there is: Python sets aside whatever is asked for.
+    """
+    parts = [os.read(descriptor, min(size + 1, limit))]
+    done = len(parts[0])
+    if done == size:
+        return parts[0]
+    while done < limit and (part := os.read(descriptor, min(limit - done, 1 << 20))):
         parts.append(part)
-        limit -= len(part)
+        done += len(part)
     return b"".join(parts)
 
 

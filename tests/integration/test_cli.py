@@ -213,10 +213,10 @@ def test_unmigrated_database_is_named_then_migrated(
     ingest: Run, new_database: Callable[[str | None], str], files: Path
 ) -> None:
     url = new_database(None)
-    for arguments in (["status"], ["add", str(files)], ["worker", "ingest"], ["search", "x"]):
-        done = ingest(*arguments, DATABASE_URL=url, SEARCH_TIMEOUT_SECONDS="1")
-        expected = Exit.TIMEOUT if arguments[0] == "search" else Exit.SCHEMA
-        assert done.returncode == expected, done.stderr
+    for arguments in (["status"], ["add", str(files)], ["worker", "ingest"]):
+        done = ingest(*arguments, DATABASE_URL=url)
+        assert done.returncode == Exit.SCHEMA, done.stderr
+        assert b"run `ingest migrate`" in done.stderr
     assert ingest("migrate", DATABASE_URL=url).stdout.startswith("migrated: base → ".encode())
     assert ingest("migrate", DATABASE_URL=url).stdout.startswith(b"nothing to do")
     refused = ingest("migrate", "--to", "base", DATABASE_URL=url)
@@ -238,6 +238,14 @@ def test_worker_that_finds_no_broker_gives_up_after_its_patience(ingest: Run) ->
     done = ingest("worker", "search", BROKER_URL=NOWHERE, STARTUP_PATIENCE_SECONDS="1")
     assert done.returncode == Exit.BROKER
     assert b"not ready, again in" in done.stderr
+
+
+def test_search_without_a_worker_ends_in_time(ingest: Run) -> None:
+    done = ingest("search", "apples", SEARCH_TIMEOUT_SECONDS="1")
+    assert (done.returncode, done.stdout) == (Exit.TIMEOUT, b"")
+    assert done.stderr.splitlines() == [
+        "error: no search worker answered within 1 s → start one: `ingest worker search`".encode()
+    ]
 
 
 def test_waiting_without_a_worker_says_so_and_ends_in_time(ingest: Run, files: Path) -> None:

@@ -470,11 +470,15 @@ def test_an_index_that_is_being_built_is_not_found(
         ThreadPoolExecutor(1) as pool,
     ):
         build = pool.submit(tell, builder, "CREATE INDEX CONCURRENTLY in_the_making ON segments (updated_at)")
-        wait_for(connection, "EXISTS (SELECT 1 FROM pg_stat_progress_create_index WHERE index_relid <> 0)")
-        valid = "SELECT indisvalid FROM pg_index WHERE indexrelid = 'in_the_making'::regclass"
-        assert value(connection, valid) is False
-        assert run_chore(resources, "indexes") == indexes([], [])
-        other.rollback()
+        try:
+            wait_for(
+                connection, "EXISTS (SELECT 1 FROM pg_stat_progress_create_index WHERE index_relid <> 0)"
+            )
+            valid = "SELECT indisvalid FROM pg_index WHERE indexrelid = 'in_the_making'::regclass"
+            assert value(connection, valid) is False
+            assert run_chore(resources, "indexes") == indexes([], [])
+        finally:
+            other.rollback()
         build.result(timeout=20)
 
 

@@ -185,7 +185,7 @@ def test_three_at_once_do_it_once(empty: Settings) -> None:
 
 def test_who_waits_for_another_migration_holds_no_snapshot(migrated: Settings) -> None:
     """One that did would make the other's CREATE INDEX CONCURRENTLY wait for it: a deadlock."""
-    with connected(migrated) as other, ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(1) as pool, connected(migrated) as other:
         other.execute(text(f"SELECT pg_advisory_lock({MIGRATION_LOCK})"))
         waiting = pool.submit(migrate, migrated)
         wait_for(
@@ -311,7 +311,7 @@ def test_a_rival_for_a_name_makes_the_first_migration_give_up(empty: Settings) -
 
 
 def test_a_server_that_cuts_the_session_is_named_as_the_trouble(migrated: Settings) -> None:
-    with connected(migrated) as other, ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(1) as pool, connected(migrated) as other:
         other.execute(text("BEGIN"))
         other.execute(text("SELECT count(*) FROM documents"))
         going = pool.submit(migrate, migrated, "base")
@@ -327,7 +327,7 @@ def test_a_server_that_cuts_the_session_is_named_as_the_trouble(migrated: Settin
 
 
 def test_a_step_that_takes_too_long_is_not_called_an_unusable_server(migrated: Settings) -> None:
-    with connected(migrated) as other, ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(1) as pool, connected(migrated) as other:
         other.execute(text("BEGIN"))
         other.execute(text("SELECT count(*) FROM documents"))
         going = pool.submit(migrate, migrated, "base")

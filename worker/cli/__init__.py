@@ -1,6 +1,5 @@
 """The command `ingest`: a module a family of commands; every foreseeable mistake ends in one line."""
 
-import gc
 import os
 import sys
 
@@ -16,7 +15,6 @@ def main() -> None:
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] # None only under pythonw
     try:
         code = _run()
-        gc.collect()  # a Celery result that outlives the broker's client writes a traceback at exit
         sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

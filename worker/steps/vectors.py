@@ -11,6 +11,9 @@ from worker.types import EmbeddingType
 
 Matrix = NDArray[np.float32]
 
+# chunks_embedding_check, which is what single precision can hold
+_SHORTEST_SQUARED, _LONGEST_SQUARED = 1e-38, 1e38
+
 # big-endian, as COPY wants them
 _STORED: dict[EmbeddingType, Any] = {
     EmbeddingType.VECTOR: np.dtype(">f4"),
@@ -46,6 +49,16 @@ def checked(
         raise DocumentError(
             "vector_not_finite", f"a vector has NaN, infinity or a number too large for {column_type}"
         )
-    if not matrix.any(axis=1).all():
-        raise DocumentError("vector_zero", "a vector is zero: it has no direction to compare")
+    _check_lengths(matrix)
     return matrix
+
+
+def _check_lengths(matrix: NDArray[np.floating]) -> None:
+    """Refuse vectors without a direction pgvector can compute: it squares them in single precision."""
+    squared = np.einsum("ij,ij->i", matrix, matrix, dtype=np.float64, casting="unsafe")
+    if squared.min() < _SHORTEST_SQUARED:
+        raise DocumentError("vector_zero", "a vector is zero, or nearly: it has no direction to compare")
+    if squared.max() > _LONGEST_SQUARED:
+        raise DocumentError(
+            "vector_not_finite", "a vector is too long: its square is no single-precision number"
+        )

@@ -1,0 +1,91 @@
+"""Hashes that decide what work there is: stable to the bit, until VERSION is raised."""
+
+import hashlib
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from worker.steps import chunk, fingerprint
+from worker.steps.fingerprint import canonical_json, chunk_hash, content_hash, recipe, source_key
+from worker.types import FileType
+
+PLAIN: dict[str, Any] = {"model": "m", "dimension": 256, "chunk_size": 1000, "chunk_overlap": 0}
+CHANGES: list[dict[str, Any]] = [
+    {"model": "n"},
+    {"dimension": 257},
+    {"chunk_size": 1001},
+    {"chunk_overlap": 1},
+]
+
+# Databases hold these. A change here makes every stored document changed: raise VERSION, then renew them.
+GOLDEN = {
+    "content": "32c7a56ef96e6fbc26f606d3d5e2e4c9f1daa3525b93c614b60468c906694362",
+    "source": "e1ac9fcd102e4b9b4cd59f1910bef9105bb8f985950c9eac2d25ef57b6cc897d",
+    "chunk": "d3e5359c7cd8e60bc1efd0274bd2e387adfc3d48a2b59ed81935f02edc1f5e4b",
+    "recipe": "c18bd58a38f06d2b8d29610f30360df4d2edda5bd62a4424301edf9dae7e15fa",
+    "fingerprint": "44e1eccdc1389e03c047b9bef80fcee3691a083ab3a39a0516b413184234ad4d",
+}
+
+
+def test_versions_are_those_of_the_golden_hashes() -> None:
+    assert (fingerprint.VERSION, chunk.VERSION) == (1, 1)
+
+
+def test_hashes_stay_what_they_are() -> None:
+    found = {
+        "content": content_hash("naïve ☕"),
+        "source": source_key("/a/b.md"),
+        "chunk": chunk_hash("m", "text"),
+        "recipe": recipe(**PLAIN),
+        "fingerprint": fingerprint.fingerprint(bytes(32), bytes(range(32)), FileType.MARKDOWN),
+    }
+    assert {name: value.hex() for name, value in found.items()} == GOLDEN
+
+
+def test_content_and_source_are_plain_sha256_of_utf8() -> None:
+    assert content_hash("é") == hashlib.sha256("é".encode()).digest()
+    assert source_key("é") == hashlib.sha256("é".encode()).digest(), "a CHECK of `documents` computes it too"
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_recipe_depends_on_each_of_its_parts(change: dict[str, Any]) -> None:
+    assert recipe(**PLAIN | change) != recipe(**PLAIN)
+
+
+@pytest.mark.parametrize(("module", "name"), [(fingerprint, "VERSION"), (fingerprint, "CHUNKER_VERSION")])
+def test_raised_version_makes_another_recipe(
+    monkeypatch: pytest.MonkeyPatch, module: Any, name: str
+) -> None:
+    before = recipe(**PLAIN)
+    monkeypatch.setattr(module, name, getattr(module, name) + 1)
+    assert recipe(**PLAIN) != before
+
+
+def test_fingerprint_depends_on_content_recipe_and_type() -> None:
+    made = {
+        fingerprint.fingerprint(content, by, kind)
+        for content in (content_hash("a"), content_hash("b"))
+        for by in (recipe(**PLAIN), recipe(**PLAIN | {"model": "n"}))
+        for kind in FileType
+    }
+    assert len(made) == 2 * 2 * len(FileType)
+    assert {len(value) for value in made} == {32}
+
+
+def test_model_and_text_do_not_run_into_each_other() -> None:
+    assert chunk_hash("ab", "c") != chunk_hash("a", "bc")
+
+
+@settings(max_examples=100)
+@given(st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=5), max_size=5))
+def test_equal_values_are_written_equally(value: dict[str, Any]) -> None:
+    assert canonical_json(dict(reversed(value.items()))) == canonical_json(value)
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+def test_canonical_json_refuses_what_json_does_not_have(number: float) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        canonical_json({"a": number})

@@ -1,0 +1,150 @@
+"""Chunks the producer made: written, read back, hashed."""
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from worker.errors import DocumentError
+from worker.steps.given import dump, given_hash, parse
+from worker.types import GivenChunk
+
+TEXTS = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), max_size=20)
+CHUNKS = st.builds(
+    GivenChunk,
+    TEXTS.filter(lambda text: text.strip() != ""),
+    st.none() | st.lists(st.floats(allow_nan=False, allow_infinity=False), max_size=4),
+    st.lists(TEXTS, max_size=3).map(tuple),
+    st.dictionaries(TEXTS, st.none() | st.integers(-9, 9) | TEXTS, max_size=3),
+)
+
+
+def refused(chunk: Any) -> str:
+    with pytest.raises(DocumentError) as caught:
+        dump([GivenChunk("fine"), chunk])
+    assert "\n" not in caught.value.message
+    return caught.value.code
+
+
+def unread(text: str) -> str:
+    with pytest.raises(DocumentError) as caught:
+        parse(text)
+    assert "\n" not in caught.value.message
+    return caught.value.code
+
+
+def written(**changes: Any) -> str:
+    return json.dumps(
+        {"chunks": [{"text": "a", "vector": None, "heading_path": [], "metadata": {}} | changes]}
+    )
+
+
+@settings(max_examples=100)
+@given(st.lists(CHUNKS, max_size=4))
+def test_chunks_come_back_as_they_were(chunks: list[GivenChunk]) -> None:
+    content = dump(chunks)
+    assert parse(content.decode()) == chunks
+    assert dump(parse(content.decode())) == content
+
+
+def test_content_is_canonical() -> None:
+    chunk = GivenChunk("é", [1, 2.5], ("A",), {"b": 1, "a": 2})
+    assert dump([chunk]).decode() == (
+        '{"chunks":[{"heading_path":["A"],"metadata":{"a":2,"b":1},"text":"é","vector":[1.0,2.5]}]}'
+    )
+
+
+def test_vectors_may_be_arrays() -> None:
+    chunk = GivenChunk("a", np.array([0.1, 0.2], np.float32))  # type: ignore[arg-type] # as producers do
+    assert parse(dump([chunk]).decode())[0].vector == [float(np.float32(0.1)), float(np.float32(0.2))]
+
+
+def test_text_headings_and_metadata_are_made_storable() -> None:
+    [chunk] = parse(dump([GivenChunk("a\0\ud800", None, ("b\0",), {"c\0": "\udfff"})]).decode())
+    assert chunk == GivenChunk("a\ufffd", None, ("b",), {"c": "\ufffd"})
+
+
+@pytest.mark.parametrize("text", ["", " \n\t", "\0", "\0 \0"])
+def test_chunk_without_text_is_refused_by_its_number(text: str) -> None:
+    with pytest.raises(DocumentError, match="chunk 2 has no text"):
+        dump([GivenChunk("fine"), GivenChunk(text)])
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf, 10**400])
+def test_vector_that_is_not_finite_is_refused(number: Any) -> None:
+    assert refused(GivenChunk("a", [1.0, number])) == "vector_not_finite"
+
+
+@pytest.mark.parametrize("vector", [["a"], [None], 5, [[1.0]]])
+def test_vector_that_is_not_numbers_is_refused(vector: Any) -> None:
+    assert refused(GivenChunk("a", vector)) == "bad_chunks"
+
+
+@pytest.mark.parametrize("metadata", [{"a": math.nan}, {"a": b""}, ["a"]])
+def test_bad_metadata_is_refused(metadata: Any) -> None:
+    assert refused(GivenChunk("a", None, (), metadata)) == "bad_metadata"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "words",
+        "[]",
+        "{}",
+        '{"chunks": 5}',
+        '{"chunks": [5]}',
+        '{"chunks": [{}]}',
+        '{"chunks": {"a": 1}}',
+        "[" * 100_000,
+        written(text=5),
+        written(text=" "),
+        written(text=None),
+        written(vector="abc"),
+        written(vector=["a"]),
+        written(vector=5),
+        written(heading_path="abc"),
+        written(heading_path=[1]),
+        written(heading_path=None),
+    ],
+)
+def test_content_that_dump_did_not_write_is_refused(text: str) -> None:
+    assert unread(text) == "bad_chunks"
+
+
+def test_content_a_producer_wrote_itself_is_held_to_the_same() -> None:
+    assert unread(written(vector=[math.nan])) == "vector_not_finite"
+    assert unread(written(vector=[10**400])) == "vector_not_finite"
+    assert unread(written(metadata=[])) == "bad_metadata"
+    assert unread(written(metadata={"a": math.nan})) == "bad_metadata"
+    assert parse(written(text="a\0\ud800", heading_path=["\0b"])) == [GivenChunk("a\ufffd", None, ("b",), {})]
+
+
+def test_hash_depends_on_text_model_and_vector() -> None:
+    plain, same = GivenChunk("t"), GivenChunk("t", None, ("H",), {"m": 1})
+    with_vector, like_it = GivenChunk("t", [1, 2.5]), GivenChunk("t", [1.0, 2.5])
+    assert given_hash("m", plain) == given_hash("m", same)
+    assert given_hash("m", with_vector) == given_hash("n", like_it), "the model had no part in it"
+    different = [
+        given_hash("m", plain),
+        given_hash("n", plain),
+        given_hash("m", GivenChunk("u")),
+        given_hash("m", with_vector),
+        given_hash("m", GivenChunk("t", [2.5, 1])),
+        given_hash("m", GivenChunk("u", [1, 2.5])),
+    ]
+    assert len(set(different)) == len(different)
+
+
+def test_hashes_stay_what_they_are() -> None:
+    # A change makes every stored given chunk a new one: raise VERSION in worker/steps/fingerprint.py then.
+    assert given_hash("m", GivenChunk("t")).hex() == (
+        "8481c8582a73b3ba64d6506da480d877324f34bae0fb970c71b5d24bc57c06c7"
+    )
+    assert given_hash("m", GivenChunk("t", [1, 2.5])).hex() == (
+        "d361734404fb2fc2570fa494f6e2e61ae9ac481053ff4014138d79c5193659f7"
+    )

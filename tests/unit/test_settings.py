@@ -1,0 +1,341 @@
+"""Settings: where they come from, what is refused in which words, and that secrets stay secret."""
+
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import settings as limits
+from hypothesis import strategies as st
+from pydantic import SecretStr, ValidationError
+from sqlalchemy import make_url
+
+from worker.errors import SettingsError
+from worker.settings import (
+    STACK_ENV,
+    Settings,
+    child_environment,
+    configured,
+    configured_urls,
+    export,
+    load_settings,
+    masked,
+    read_settings,
+)
+from worker.types import EmbeddingType
+
+DATABASE = "postgresql://user:hush@host:5432/name"
+BROKER = "redis://:hush@host:6379/0"
+URLS = ("DATABASE_URL", "DIRECT_DATABASE_URL", "SEARCH_DATABASE_URL", "MAINTENANCE_DATABASE_URL")
+
+
+@pytest.fixture(autouse=True)
+def _bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty folder, and an environment with the two URLs only."""
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.setenv("DATABASE_URL", DATABASE)
+    monkeypatch.setenv("BROKER_URL", BROKER)
+    monkeypatch.chdir(tmp_path)
+
+
+def refusal(**overrides: Any) -> str:
+    with pytest.raises(SettingsError) as caught:
+        read_settings(**overrides)
+    said = str(caught.value)
+    assert "hush" not in said
+    assert "\n" not in said
+    assert "hush" not in repr(caught.value.__cause__) + repr(caught.value.__context__)
+    return said
+
+
+# -- what is refused --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", URLS)
+@pytest.mark.parametrize(
+    "url", ["mysql://u:hush@h/d", "u:hush@h/d", "sqlite:///hush", "postgresql+pg8000://u:hush@h/d"]
+)
+def test_database_url_must_be_one_of_postgresql(
+    monkeypatch: pytest.MonkeyPatch, name: str, url: str
+) -> None:
+    monkeypatch.setenv(name, url)
+    assert f"{name}: must be a PostgreSQL URL, for example postgresql://" in refusal()
+
+
+@pytest.mark.parametrize("url", ["amqp://u:hush@h", "hush", "http://:hush@h"])
+def test_broker_url_must_be_one_of_redis(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("BROKER_URL", url)
+    assert "BROKER_URL: must be a Redis URL, for example redis://" in refusal()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        ({"chunk_overlap": 501}, "CHUNK_OVERLAP must be at most half of CHUNK_SIZE"),
+        ({"heartbeat_seconds": 31}, "LEASE_SECONDS must be at least three times HEARTBEAT_SECONDS"),
+        ({"task_soft_time_limit": 600}, "TASK_SOFT_TIME_LIMIT must be below TASK_TIME_LIMIT"),
+        ({"visibility_timeout": 1199}, "VISIBILITY_TIMEOUT must be at least twice TASK_TIME_LIMIT"),
+        ({"retry_base_seconds": 601}, "RETRY_BASE_SECONDS must not exceed RETRY_MAX_SECONDS"),
+        ({"embedding_dimension": 2001, "embedding_provider": "none"}, "EMBEDDING_TYPE=halfvec goes up to"),
+        ({"embedding_dimension": 300}, "EMBEDDING_PROVIDER wordllama gives 256 dimensions"),
+    ],
+)
+def test_settings_that_do_not_fit_together_are_named(overrides: dict[str, Any], said: str) -> None:
+    assert said in refusal(**overrides)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"chunk_overlap": 500},
+        {"heartbeat_seconds": 30},
+        {"task_soft_time_limit": 599},
+        {"visibility_timeout": 1200},
+        {"retry_base_seconds": 600},
+        {"embedding_provider": "none", "embedding_dimension": 2000},
+        {"embedding_provider": "none", "embedding_dimension": 4000, "embedding_type": "halfvec"},
+        {"embedding_type": "halfvec"},
+    ],
+)
+def test_settings_that_just_fit_are_taken(overrides: dict[str, Any]) -> None:
+    taken = read_settings(**overrides)
+    assert {name: getattr(taken, name) for name in overrides} == overrides
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("LOG_LEVEL", "LOUD", "'DEBUG', 'INFO', 'WARNING' or 'ERROR'"),
+        ("EMBEDDING_PROVIDER", "magic", "'wordllama' or 'none'"),
+        ("EMBEDDING_TYPE", "bit", "'vector' or 'halfvec'"),
+        ("POSTGRES_VERSION", "17", "16 or 18"),
+        ("POSTGRES_VERSION", "new", "16 or 18"),
+        ("CHUNK_SIZE", "many", "valid integer"),
+        ("CHUNK_SIZE", "49", "greater than or equal to 50"),
+        ("CHUNK_SIZE", "8001", "less than or equal to 8000"),
+        ("FLOWER_PORT", "65536", "65535"),
+        ("DATABASE_ECHO", "perhaps", "valid boolean"),
+        ("HNSW_EF_SEARCH", "1001", "1000"),
+        ("LEASE_SECONDS", "0", "greater than 0"),
+        ("LEASE_SECONDS", "86401", "86400"),
+    ],
+)
+def test_value_out_of_range_is_refused_by_name(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, said: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    message = refusal()
+    assert f"{name}: " in message
+    assert said in message
+
+
+def test_all_that_is_wrong_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("BROKER_URL")
+    monkeypatch.setenv("DATABASE_URL", "mysql://u:hush@h/d")
+    monkeypatch.setenv("CHUNK_SIZE", "many")
+    message = refusal()
+    assert all(f"{name}: " in message for name in ("DATABASE_URL", "CHUNK_SIZE", "BROKER_URL"))
+
+
+def test_what_is_missing_is_named_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DATABASE_URL")
+    monkeypatch.delenv("BROKER_URL")
+    message = refusal()
+    assert "DATABASE_URL and BROKER_URL: not set" in message
+    assert "`ingest up`" in message
+
+
+@pytest.mark.parametrize("port", ["abc", "99999999"])
+def test_port_that_is_no_number_is_refused_here_and_not_where_it_is_used(
+    monkeypatch: pytest.MonkeyPatch, port: str
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", f"postgresql://u:hush@h:{port}/d")
+    assert "DATABASE_URL: " in refusal()
+
+
+def test_env_file_that_cannot_be_read_as_text_is_named(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_bytes(b"LOG_LEVEL=caf\xe9\n")
+    assert ".env" in refusal()
+
+
+def test_settings_do_not_change() -> None:
+    settings = read_settings()
+    with pytest.raises(ValidationError):
+        settings.chunk_size = 5
+
+
+# -- secrets ----------------------------------------------------------------------------------------
+
+
+def test_secrets_are_in_no_rendering_of_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in URLS:
+        monkeypatch.setenv(name, DATABASE)
+    monkeypatch.setenv("FLOWER_BASIC_AUTH", "user:hush")
+    settings = read_settings()
+    shown = [repr(settings), str(settings), f"{settings}", settings.model_dump_json()]
+    shown += [str(settings.model_dump()), str(dict(settings)), str(settings.model_copy()), str(vars(settings))]
+    assert not [text for text in shown if "hush" in text]
+    assert pickle.loads(pickle.dumps(settings)) == settings
+
+
+def test_masked_shows_where_and_nothing_else() -> None:
+    assert masked(DATABASE) == masked(SecretStr(DATABASE)) == "postgresql://host:5432/name"
+    assert masked(BROKER) == "redis://host:6379/0"
+    assert masked("postgresql://user:hush@host/name?password=hush") == "postgresql://host/name"
+    assert masked("postgresql://user:hush@/name?host=/run/pg") == "postgresql://local socket/name"
+    assert masked("redis+socket:///run/redis.sock?password=hush") == "redis+socket://local socket/run/redis.sock"
+    assert masked("postgresql://u:hush@[::1]:5432/d").endswith("::1:5432/d")
+
+
+@limits(max_examples=100)
+@given(st.text("ab1/?#:[]%@ é", max_size=8))
+@example("12/34")
+@example("p#w")
+@example("p?w")
+@example("p[w")
+def test_masked_shows_no_part_of_a_password_the_driver_would_take(middle: str) -> None:
+    url = f"postgresql://user:hush{middle}hush@host/name"
+    assert make_url(url).host == "host", "SQLAlchemy takes the password up to the last @"
+    assert "hush" not in masked(url)
+    assert masked(url).endswith("host/name")
+
+
+# -- URLs and lists ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgres://u:p@h/d",
+        "postgresql://u:p@h/d",
+        "postgresql+asyncpg://u:p@h/d",
+        "postgresql+psycopg://u:p@h/d",
+        "postgresql+psycopg2://u:p@h/d",
+        "postgresql://u@/d?host=/run/postgresql",
+        "postgresql:///d",
+    ],
+)
+def test_every_spelling_of_a_postgresql_url_is_taken(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("DATABASE_URL", url)
+    assert read_settings().database_url.get_secret_value() == url
+
+
+@pytest.mark.parametrize("url", ["redis://h", "rediss://:p@h:1/2", "redis+socket:///run/r.sock?virtual_host=1"])
+def test_every_spelling_of_a_redis_url_is_taken(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("BROKER_URL", url)
+    assert read_settings().broker_url.get_secret_value() == url
+
+
+def test_direct_url_is_the_nearest_that_is_set() -> None:
+    direct, upkeep = SecretStr("postgresql://direct/d"), SecretStr("postgresql://upkeep/d")
+    assert read_settings().direct_url.get_secret_value() == DATABASE
+    assert read_settings(maintenance_database_url=upkeep).direct_url == upkeep
+    assert read_settings(maintenance_database_url=upkeep, direct_database_url=direct).direct_url == direct
+
+
+def test_roots_are_real_folders_separated_as_in_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("ALLOWED_ROOTS", f"link{os.pathsep}~/docs{os.pathsep}/a/../b")
+    assert read_settings().allowed_roots == (tmp_path / "real", Path("/home/me/docs"), Path("/b"))
+    monkeypatch.delenv("ALLOWED_ROOTS")
+    assert read_settings().allowed_roots == (tmp_path,)
+
+
+def test_folder_with_a_comma_in_its_name_is_one_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALLOWED_ROOTS", "/data/Smith, John")
+    assert read_settings().allowed_roots == (Path("/data/Smith, John"),)
+
+
+@pytest.mark.parametrize("value", ["s3,gs", "s3, gs", "S3,gs,"])
+def test_schemes_are_separated_by_commas_and_written_as_people_do(
+    monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    monkeypatch.setenv("ALLOWED_URI_SCHEMES", value)
+    assert read_settings().allowed_uri_schemes == ("s3", "gs")
+
+
+# -- where they come from -----------------------------------------------------------------------------
+
+
+def test_environment_wins_over_env_file_and_that_over_the_stack(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / STACK_ENV).write_text("CHUNK_SIZE=100\nBATCH_DOCUMENTS=1\nMAX_ATTEMPTS=1\n")
+    (tmp_path / ".env").write_text("DATA_DIR=data\nBATCH_DOCUMENTS=2\nMAX_ATTEMPTS=2\n")
+    monkeypatch.setenv("MAX_ATTEMPTS", "3")
+    settings = read_settings()
+    assert (settings.chunk_size, settings.batch_documents, settings.max_attempts) == (100, 2, 3)
+    assert settings.data_dir == Path("data")
+    assert read_settings(max_attempts=4).max_attempts == 4
+
+
+def test_stack_is_found_where_the_environment_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, size in (("one", 100), ("two", 200)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / STACK_ENV).write_text(f"CHUNK_SIZE={size}\n")
+    (tmp_path / ".env").write_text("DATA_DIR=one\n")
+    assert read_settings().chunk_size == 100
+    monkeypatch.setenv("DATA_DIR", str(tmp_path / "two"))
+    assert read_settings().chunk_size == 200
+
+
+def test_empty_values_stand_for_not_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".env").write_text("CHUNK_SIZE=\nMAX_ATTEMPTS=7\nSEARCH_DATABASE_URL=\n")
+    monkeypatch.setenv("MAX_ATTEMPTS", "")
+    monkeypatch.setenv("ALLOWED_ROOTS", "")
+    settings = read_settings()
+    assert (settings.chunk_size, settings.max_attempts, settings.search_database_url) == (1000, 7, None)
+    assert settings.allowed_roots == (tmp_path,)
+
+
+def test_unknown_variables_are_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".env").write_text("COMPOSE_PROJECT_NAME=x\nPOSTGRES_PASSWORD=hush\n")
+    monkeypatch.setenv("CHUNK_SIZES", "5")
+    assert read_settings().chunk_size == 1000
+
+
+def test_types_are_those_of_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EMBEDDING_TYPE", "halfvec")
+    monkeypatch.setenv("POSTGRES_VERSION", "16")
+    monkeypatch.setenv("database_echo", "yes")
+    settings = read_settings()
+    assert settings.embedding_type is EmbeddingType.HALFVEC
+    assert (settings.postgres_version, settings.database_echo) == (16, True)
+
+
+def test_what_the_user_set_is_told_from_what_a_stack_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DATABASE_URL")
+    monkeypatch.delenv("BROKER_URL")
+    (tmp_path / ".ingest").mkdir()
+    (tmp_path / ".ingest" / STACK_ENV).write_text(f"DATABASE_URL={DATABASE}\nBROKER_URL={BROKER}\n")
+    assert read_settings().broker_url.get_secret_value() == BROKER
+    assert configured_urls() == (None, None)
+    (tmp_path / ".env").write_text("database_url=postgresql://mine/d\nBROKER_URL=\n")
+    assert configured("DATABASE_URL") == "postgresql://mine/d"
+    assert configured_urls() == (SecretStr("postgresql://mine/d"), None)
+
+
+def test_children_get_our_environment_with_more() -> None:
+    assert child_environment(EXTRA="1") == {**os.environ, "EXTRA": "1"}
+    assert "EXTRA" not in os.environ
+
+
+def test_exported_values_are_read_at_once(
+    monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    forget: Callable[[], None] = load_settings.cache_clear
+    forget()
+    request.addfinalizer(forget)
+    monkeypatch.setenv("CHUNK_SIZE", "700")
+    assert load_settings() is load_settings()
+    assert load_settings().chunk_size == 700
+    export({"CHUNK_SIZE": "800"})
+    assert load_settings().chunk_size == 800
