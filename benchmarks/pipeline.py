@@ -22,7 +22,6 @@ from worker.producer import Document, submit
 
 PROCESSES = 2
 TENANTS = 8
-ROUNDS = 3
 DEMANDED = 0.7
 
 
@@ -51,7 +50,7 @@ def run(scale: float) -> Report:
             _ingest(
                 stack, [Document.path(path) for path in paths], ["warm-up"]
             )  # loads the model in both processes
-            rounds = quietest(lambda: _round(stack, paths, texts, tenants), ROUNDS, 2 * ROUNDS)
+            rounds = quietest(lambda: _round(stack, paths, texts, tenants), scale)
     _report(report, rounds, tenants * len(texts), tenants * sum(path.stat().st_size for path in paths))
     report.figures |= {"corpus": corpus.name(), "files": tenants * len(paths)}
     return report
@@ -76,7 +75,7 @@ def _round(stack: Stack, paths: list[Path], texts: list[str], tenants: int) -> R
     return Round(ours.seconds, seconds, ours.cpu_seconds, cpu_seconds, others)
 
 
-def _ingest(documents: Sequence[Document], tenants: Sequence[str]) -> int:
+def _ingest(stack: Stack, documents: Sequence[Document], tenants: Sequence[str]) -> int:
     """Submit to every tenant and wait until all is searchable; gives the chunks embedded."""
     for tenant in tenants:
         submit(documents, tenant=tenant)
@@ -115,16 +114,28 @@ def _embed(texts: list[str], times: int, batch: int, barrier: Barrier, results: 
 
 def _report(report: Report, rounds: Sequence[Round], chunks: int, size: int) -> None:
     columns = (
-        "pipeline s", "model s", "pipeline chunks/s", "model chunks/s", "ratio", "pipeline CPU s", "model CPU s",
+        "pipeline s",
+        "model s",
+        "chunks/s",
+        "model chunks/s",
+        "ratio",
+        "CPU s",
+        "model CPU s",
         "others' load",
-    )  # fmt: skip
+    )
     rows = [
         (
-            round(r.pipeline, 2), round(r.alone, 2), round(chunks / r.pipeline), round(chunks / r.alone),
-            round(r.ratio, 3), round(r.cpu_pipeline, 1), round(r.cpu_alone, 1), f"{r.others:.0%}",
+            round(r.pipeline, 2),
+            round(r.alone, 2),
+            round(chunks / r.pipeline),
+            round(chunks / r.alone),
+            round(r.ratio, 3),
+            round(r.cpu_pipeline, 1),
+            round(r.cpu_alone, 1),
+            f"{r.others:.0%}",
         )
         for r in rounds
-    ]  # fmt: skip
+    ]
     report.table(f"{chunks:,} chunks of {size / 1e6:,.0f} MB", columns, rows)
     report.figures["MB/s"] = round(size / 1e6 / median(r.pipeline for r in rounds), 2)
     report.demands.append(Demand("pipeline / model alone", DEMANDED, median(r.ratio for r in rounds)))

@@ -20,7 +20,6 @@ from worker.producer import Document, submit
 
 FILES = 50_000
 PROCESSES = 2
-ROUNDS = 3
 DEMANDED = 3.0
 
 
@@ -44,7 +43,7 @@ def run(scale: float) -> Report:
             with Watch() as first:
                 assert _add(stack, folder) == how_many
             stack.ask("VACUUM ANALYZE documents")
-            rounds = quietest(lambda: _round(stack, folder, how_many), ROUNDS, 2 * ROUNDS)
+            rounds = quietest(lambda: _round(stack, folder, how_many), scale)
     report.figures |= {
         "corpus": corpus.name(),
         "files": how_many,
@@ -70,7 +69,6 @@ def _round(stack: Stack, folder: Path, how_many: int) -> Round:
 
 def _add(stack: Stack, folder: Path, *, checksum: bool = False) -> int:
     """Submit a folder's files and wait until they are settled; gives how many were to be processed."""
-
     files = walk(str(folder)).files
     receipt = submit(
         (Document.found(Path(file.path), file.size, file.modified_ns) for file in files), checksum=checksum

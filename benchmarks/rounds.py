@@ -1,4 +1,4 @@
-"""Timing on a machine that others use too: what a block took, and how much of the cores they took meanwhile."""
+"""Timing on a machine that others use too: what a block took, and what they took meanwhile."""
 
 import os
 import time
@@ -9,6 +9,8 @@ from typing import Protocol, Self, TypeVar
 import psutil
 
 QUIET = 0.10  # of the cores
+ROUNDS, MOST_ROUNDS = 3, 8
+SMOKE = 0.1
 BUDGET_SECONDS = 200
 
 
@@ -59,15 +61,18 @@ class Disturbed(Protocol):
 R = TypeVar("R", bound=Disturbed)
 
 
-def quietest(run: Callable[[], R], wanted: int, most: int) -> list[R]:
-    """Repeat a round until `wanted` were quiet, `most` were run or the time is up; give the quietest.
+def quietest(run: Callable[[], R], scale: float) -> list[R]:
+    """Repeat a round until ROUNDS of them were quiet, or it is enough; give the quietest ROUNDS.
 
-    Which rounds count depends on what other programs did, never on what was measured.
+    Which rounds count depends on what other programs did, never on what was measured. At the scale of
+    a smoke test one is run.
     """
+    if scale < SMOKE:
+        return [run()]
     done: list[R] = []
     limit = time.monotonic() + BUDGET_SECONDS
-    while len(done) < wanted or (
-        sum(r.others <= QUIET for r in done) < wanted and len(done) < most and time.monotonic() < limit
+    while len(done) < ROUNDS or (
+        sum(r.others <= QUIET for r in done) < ROUNDS and len(done) < MOST_ROUNDS and time.monotonic() < limit
     ):
         done.append(run())
-    return sorted(done, key=lambda r: r.others)[:wanted]
+    return sorted(done, key=lambda r: r.others)[:ROUNDS]

@@ -23,7 +23,7 @@ from benchmarks.report import Demand, Report
 from benchmarks.rounds import Watch, quietest
 from benchmarks.stack import Stack, running_stack
 from worker.buffer import RowBuffer
-from worker.db import batches, chunks, documents, segments
+from worker.db import batches, documents, segments
 from worker.db.engine import transaction
 from worker.db.migrate import migrate
 from worker.db.submissions import Scope, Submission, ensure_scope, submit
@@ -31,7 +31,7 @@ from worker.embedding import Embedder
 from worker.encoding import Encoder, Work
 from worker.resources import Resources
 from worker.settings import read_settings
-from worker.steps.copyrows import HEADER, TRAILER, document_fields, encode_row
+from worker.steps.copyrows import COLUMNS, HEADER, TRAILER, document_fields, encode_row
 from worker.steps.plan import plan
 from worker.steps.prepare import Piece, Text
 from worker.types import FileType, Lane
@@ -40,7 +40,6 @@ from worker.writing import Writer
 DIMENSIONS = (256, 1536)
 DEMANDED = 0.85
 BATCHES = 24
-ROUNDS = 3
 CHUNKS_A_DOCUMENT = 20
 READ_BYTES = 1 << 20
 
@@ -78,13 +77,13 @@ def run(scale: float) -> Report:
     with running_stack() as stack:
         report = Report("writer", stack.versions(), stack.shown_settings())
         for dimension in DIMENSIONS:
-            rounds = _dimension(stack, dimension, max(2, round(BATCHES * scale)))
+            rounds = _dimension(stack, dimension, scale)
             _report(report, dimension, rounds)
     report.figures["corpus"] = corpus.name()
     return report
 
 
-def _dimension(stack: Stack, dimension: int, batch_count: int) -> list[Round]:
+def _dimension(stack: Stack, dimension: int, scale: float) -> list[Round]:
     name = f"vectors{dimension}"
     stack.ask(f"CREATE DATABASE {name}")
     settings = read_settings(
@@ -97,7 +96,7 @@ def _dimension(stack: Stack, dimension: int, batch_count: int) -> list[Round]:
     try:
         sides = Sides(resources, _pieces(settings.batch_documents, settings))
         sides.alternate(2)  # connections, catalogue caches
-        return quietest(lambda: sides.alternate(batch_count), ROUNDS, 2 * ROUNDS)
+        return quietest(lambda: sides.alternate(max(2, round(BATCHES * scale))), scale)
     finally:
         resources.close()
 
@@ -150,7 +149,8 @@ class Sides:
             assert batch_id
             lease = batches.claim(connection, batch_id, "benchmark", 600)
             claimed = documents.start(connection, batch_id)
-        assert lease and len(claimed) == len(self._pieces)
+        assert lease
+        assert len(claimed) == len(self._pieces)
         works = [_work(document, pieces) for document, pieces in zip(claimed, self._pieces, strict=True)]
         begun = time.perf_counter()
         with RowBuffer(self._resources.settings.write_buffer_bytes) as buffer:
@@ -177,7 +177,7 @@ class Sides:
         try:
             begun = time.perf_counter()
             with driver.cursor() as cursor:
-                statement = f"COPY {leaf} ({', '.join(chunks.COLUMNS)}) FROM STDIN (FORMAT binary)"
+                statement = f"COPY {leaf} ({', '.join(COLUMNS)}) FROM STDIN (FORMAT binary)"
                 cursor.copy_expert(statement, io.BytesIO(data), READ_BYTES)
                 assert cursor.rowcount == self._rows
             driver.commit()

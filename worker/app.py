@@ -49,8 +49,6 @@ def configuration(settings: Settings) -> dict[str, Any]:
         # the outbox is the database: publishing may give up soon
         "task_publish_retry_policy": {"max_retries": 3, "interval_start": 0.2, "interval_max": 2},
         "worker_cancel_long_running_tasks_on_connection_loss": False,
-        "worker_soft_shutdown_timeout": 3,
-        "worker_enable_soft_shutdown_on_idle": True,
         "worker_max_tasks_per_child": 200,
         "worker_hijack_root_logger": True,
         "worker_redirect_stdouts": False,

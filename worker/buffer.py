@@ -58,7 +58,7 @@ class RowBuffer:
         present = [vector for vector in vectors if vector is not None]
         if present:
             self._kind, self._dimension = present[0].dtype, len(present[0])
-        self._vectors.write(b"".join(present))
+        self._vectors.write(b"".join(vector.data for vector in present))
         count = self._before[-1]
         for row, vector in zip(rows, vectors, strict=True):
             count += vector is not None

@@ -6,8 +6,10 @@ import os
 import signal
 import socket
 import threading
+from types import FrameType
 from typing import Any
 
+import psutil
 from celery import signals
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -27,15 +29,12 @@ def stopping() -> bool:
     return _stopping[0] != 0
 
 
-def _ask_to_stop(*_: Any, **__: Any) -> None:
-    _stopping[0] = 1
-
-
 @signals.worker_process_init.connect
 def _start_child(**_: Any) -> None:
     # A supervisor may signal the whole process group. The child finishes what it holds, hands back
-    # the rest, and leaves when its parent tells it.
-    signal.signal(signal.SIGTERM, _ask_to_stop)
+    # the rest, and leaves when its parent tells it: through `stopping`, since billiard replaces any
+    # handler of ours but SIG_IGN. What must die at once gets SIGKILL after the SIGTERM.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 @signals.worker_process_shutdown.connect
@@ -45,7 +44,23 @@ def _stop_child(**_: Any) -> None:
 
 @signals.worker_shutting_down.connect
 def _stop_worker(**_: Any) -> None:
-    _ask_to_stop()
+    _stopping[0] = 1
+
+
+def _kill_children_on_quit() -> None:
+    """Have SIGQUIT end the children at once: Celery would wait for them to obey its SIGTERM.
+
+    Their transactions roll back, their leases run out.
+    """
+    cold_shutdown = signal.getsignal(signal.SIGQUIT)
+
+    def quit_now(number: int, frame: FrameType | None) -> None:
+        for child in psutil.Process().children():
+            child.kill()
+        if callable(cold_shutdown):
+            cold_shutdown(number, frame)
+
+    signal.signal(signal.SIGQUIT, quit_now)
 
 
 class Heart:
@@ -96,6 +111,7 @@ def _worker_is_ready(sender: Any, **_: Any) -> None:
     queues = set(sender.app.amqp.queues.consume_from)
     kind = next((name for name in ("ingest", "search", "maintenance") if name in queues), "other")
     _begin(sender.hostname, kind, sender.controller.concurrency)
+    _kill_children_on_quit()
 
 
 @signals.beat_init.connect

@@ -202,6 +202,8 @@ def search(
         raise NoAnswerError(
             f"no search worker answered within {seconds} s", "start one: `ingest worker search`"
         ) from None
+    finally:
+        result.forget()  # else its subscription outlives the interpreter, with a traceback
     if "error" in answer:
         raise IngestError(answer["error"], answer["hint"])
     return [_hit(item) for item in answer["hits"]]

@@ -16,8 +16,6 @@ from worker.types import Hit
 
 MOST_RESULTS = 1000
 LONGEST_QUERY = 20_000
-# Squares of lengths that 4-byte sums of pgvector hold; beyond, distances are NaN. `chunks` checks the same.
-_SHORTEST, _LONGEST = 1e-38, 1e38
 
 
 def search(
@@ -66,15 +64,7 @@ def _query_vector(resources: Resources, query: str, vector: Sequence[float] | No
     except (DocumentError, OverflowError) as error:
         said = error.message if isinstance(error, DocumentError) else "a number is too large"
         raise IngestError(f"the query cannot be searched for: {said}") from None
-    if not _SHORTEST <= _square(row) <= _LONGEST:
-        raise IngestError("the query cannot be searched for: its vector is too short or too long to compare")
     return row
-
-
-def _square(row: NDArray[np.floating]) -> float:
-    """Give the square of a vector's length as PostgreSQL computes it: 0 or infinite where that fails."""
-    with np.errstate(over="ignore"):
-        return float(np.square(row.astype(np.float32)).sum(dtype=np.float32))
 
 
 def _embedded(resources: Resources, query: str) -> Matrix:

@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import IO, Any
 from uuid import UUID
 
@@ -78,7 +79,7 @@ def test_stream_is_header_ranges_trailer_in_whatever_pieces_it_is_read(
     rows: list[tuple[Row, Vector | None]], memory: int, cuts: list[int], sizes: list[int], data: st.DataObject
 ) -> None:
     bounds = [0, *cuts, ROWS]
-    slices = list(zip(bounds, bounds[1:], strict=False))
+    slices = list(pairwise(bounds))
     ranges = [part for part in slices if data.draw(st.booleans())]
     with RowBuffer(memory) as buffer:
         for start, stop in slices:
@@ -175,4 +176,4 @@ def test_merged_ranges_cover_the_same_rows_in_order(bounds: list[int]) -> None:
     ranges = list(zip(bounds[::2], bounds[1::2], strict=False))
     joined = merged(ranges)
     assert [n for part in joined for n in range(*part)] == [n for part in ranges for n in range(*part)]
-    assert all(one[1] != other[0] for one, other in zip(joined, joined[1:], strict=False))
+    assert all(one[1] != other[0] for one, other in pairwise(joined))

@@ -37,7 +37,7 @@ def test_exit_codes_are_distinct_and_each_has_its_error() -> None:
     assert len({code.value for code in Exit}) == len(Exit.__members__)
     codes = [kind.exit_code for kind in FOR_PEOPLE]
     assert len(set(codes)) == len(codes)
-    assert set(Exit) - set(codes) == {Exit.OK, Exit.FINDINGS, Exit.INTERRUPTED}
+    assert {Exit.OK, Exit.FINDINGS, Exit.INTERRUPTED} == set(Exit) - set(codes)
     assert all(0 <= code <= 255 for code in Exit)
 
 
@@ -48,6 +48,6 @@ def test_document_error_has_a_code_and_a_message(kind: type[DocumentError]) -> N
 
 
 def test_policy_reads_types() -> None:
-    assert OF_DOCUMENTS == [DocumentError, SkipDocument, TransientError]
+    assert [DocumentError, SkipDocument, TransientError] == OF_DOCUMENTS
     assert not set(FOR_PEOPLE) & set(OF_DOCUMENTS)
     assert not issubclass(LeaseLostError, IngestError | DocumentError)

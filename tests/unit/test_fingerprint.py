@@ -56,9 +56,7 @@ def test_recipe_depends_on_each_of_its_parts(change: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(("module", "name"), [(fingerprint, "VERSION"), (fingerprint, "CHUNKER_VERSION")])
-def test_raised_version_makes_another_recipe(
-    monkeypatch: pytest.MonkeyPatch, module: Any, name: str
-) -> None:
+def test_raised_version_makes_another_recipe(monkeypatch: pytest.MonkeyPatch, module: Any, name: str) -> None:
     before = recipe(**PLAIN)
     monkeypatch.setattr(module, name, getattr(module, name) + 1)
     assert recipe(**PLAIN) != before

@@ -13,7 +13,7 @@ from worker.errors import DocumentError
 from worker.steps.given import dump, given_hash, parse
 from worker.types import GivenChunk
 
-TEXTS = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), max_size=20)
+TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20)
 CHUNKS = st.builds(
     GivenChunk,
     TEXTS.filter(lambda text: text.strip() != ""),

@@ -115,9 +115,7 @@ def test_appended_chunks_leave_gaps_behind_the_last() -> None:
 
 def test_gap_that_is_used_up_has_all_numbered_anew() -> None:
     stored = [Stored(UUID(int=1), 5, "a"), Stored(UUID(int=2), 6, "c")]
-    assert plan(stored, "abc") == Plan(
-        ((0, GAP), (1, 2 * GAP), (2, 3 * GAP)), (UUID(int=1), UUID(int=2)), 0
-    )
+    assert plan(stored, "abc") == Plan(((0, GAP), (1, 2 * GAP), (2, 3 * GAP)), (UUID(int=1), UUID(int=2)), 0)
 
 
 def test_last_place_of_a_gap_is_used() -> None:

@@ -59,9 +59,7 @@ def refusal(**overrides: Any) -> str:
 @pytest.mark.parametrize(
     "url", ["mysql://u:hush@h/d", "u:hush@h/d", "sqlite:///hush", "postgresql+pg8000://u:hush@h/d"]
 )
-def test_database_url_must_be_one_of_postgresql(
-    monkeypatch: pytest.MonkeyPatch, name: str, url: str
-) -> None:
+def test_database_url_must_be_one_of_postgresql(monkeypatch: pytest.MonkeyPatch, name: str, url: str) -> None:
     monkeypatch.setenv(name, url)
     assert f"{name}: must be a PostgreSQL URL, for example postgresql://" in refusal()
 
@@ -177,7 +175,12 @@ def test_secrets_are_in_no_rendering_of_the_settings(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("FLOWER_BASIC_AUTH", "user:hush")
     settings = read_settings()
     shown = [repr(settings), str(settings), f"{settings}", settings.model_dump_json()]
-    shown += [str(settings.model_dump()), str(dict(settings)), str(settings.model_copy()), str(vars(settings))]
+    shown += [
+        str(settings.model_dump()),
+        str(dict(settings)),
+        str(settings.model_copy()),
+        str(vars(settings)),
+    ]
     assert not [text for text in shown if "hush" in text]
     assert pickle.loads(pickle.dumps(settings)) == settings
 
@@ -187,7 +190,9 @@ def test_masked_shows_where_and_nothing_else() -> None:
     assert masked(BROKER) == "redis://host:6379/0"
     assert masked("postgresql://user:hush@host/name?password=hush") == "postgresql://host/name"
     assert masked("postgresql://user:hush@/name?host=/run/pg") == "postgresql://local socket/name"
-    assert masked("redis+socket:///run/redis.sock?password=hush") == "redis+socket://local socket/run/redis.sock"
+    assert (
+        masked("redis+socket:///run/redis.sock?password=hush") == "redis+socket://local socket/run/redis.sock"
+    )
     assert masked("postgresql://u:hush@[::1]:5432/d").endswith("::1:5432/d")
 
 
@@ -224,7 +229,9 @@ def test_every_spelling_of_a_postgresql_url_is_taken(monkeypatch: pytest.MonkeyP
     assert read_settings().database_url.get_secret_value() == url
 
 
-@pytest.mark.parametrize("url", ["redis://h", "rediss://:p@h:1/2", "redis+socket:///run/r.sock?virtual_host=1"])
+@pytest.mark.parametrize(
+    "url", ["redis://h", "rediss://:p@h:1/2", "redis+socket:///run/r.sock?virtual_host=1"]
+)
 def test_every_spelling_of_a_redis_url_is_taken(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     monkeypatch.setenv("BROKER_URL", url)
     assert read_settings().broker_url.get_secret_value() == url

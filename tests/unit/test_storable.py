@@ -79,7 +79,8 @@ def test_names_and_values_are_cleaned_at_every_depth() -> None:
 
 
 def test_other_mappings_names_and_strings_are_written_as_what_they_are() -> None:
-    assert metadata_json(UserDict({1: Colour.RED, None: True})) == '{"1":"red","None":true}'
+    odd: Any = {1: Colour.RED, None: True}
+    assert metadata_json(UserDict(odd)) == '{"1":"red","None":true}'
 
 
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])

@@ -1,5 +1,6 @@
 """Delivery, crashes and shutdown, with real worker processes and a real broker."""
 
+import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from pytest_celery import RedisTestBroker
+from pytest_celery import CeleryTestWorker, RedisTestBroker
 from sqlalchemy import Connection, event, text
 
 from tests.workers.conftest import StartWorker, Until
@@ -141,20 +142,32 @@ def test_a_broker_that_is_away_delays_documents_and_loses_none(
     until(lambda: counts() == {"completed": 100})
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def to_the_worker(node: CeleryTestWorker) -> None:
+    node.kill(signal.SIGTERM)
+
+
+def to_its_group(node: CeleryTestWorker) -> None:
+    os.killpg(node.container.process.pid, signal.SIGTERM)
+
+
+def as_ctrl_c(node: CeleryTestWorker) -> None:
+    os.killpg(node.container.process.pid, signal.SIGINT)
+
+
+@pytest.mark.parametrize("stop", [to_the_worker, to_its_group, as_ctrl_c])
 def test_a_stopping_worker_hands_back_what_it_has_not_done(
     start: StartWorker,
     until: Until,
     resources: Resources,
     connection: Connection,
     counts: Counts,
-    number: signal.Signals,
+    stop: Callable[[CeleryTestWorker], None],
 ) -> None:
     worker = start("ingest")
     with writes_blocked(resources):
         submit(texts(200))
         until(lambda: waiting_writers(connection) > 0)
-        worker.kill(number)
+        stop(worker)
     until(lambda: worker.container.process.poll() is not None)
     assert worker.container.process.returncode == 0
     until(lambda: "processing" not in counts())
@@ -165,6 +178,21 @@ def test_a_stopping_worker_hands_back_what_it_has_not_done(
         == 0
     )
     assert connection.execute(text("SELECT count(*) FROM heartbeats")).scalar_one() == 0
+
+
+def test_a_cold_shutdown_in_the_middle_ends_the_worker_and_loses_nothing(
+    start: StartWorker, until: Until, resources: Resources, connection: Connection, counts: Counts
+) -> None:
+    worker = start("ingest")
+    with writes_blocked(resources):
+        submit(texts(30))
+        until(lambda: waiting_writers(connection) > 0)
+        worker.kill(signal.SIGQUIT)
+        until(lambda: worker.container.process.poll() is not None)
+    until(lambda: run_chore(resources, "rescue")["outcome"] == "done" and counts() == {"pending": 30})
+    start("ingest")
+    dispatch(resources)
+    until(lambda: counts() == {"completed": 30})
 
 
 def test_each_child_has_an_engine_of_its_own(

@@ -68,11 +68,11 @@ def encode_vector(embedding: NDArray[np.floating] | None) -> bytes:
     return b"".join(_vector_parts(embedding))
 
 
-def _vector_parts(embedding: NDArray[np.floating] | None) -> tuple[bytes | NDArray[np.floating], ...]:
+def _vector_parts(embedding: NDArray[np.floating] | None) -> tuple[bytes | memoryview, ...]:
     """Give what a vector is joined of: its numbers are not copied before."""
     if embedding is None:
         return (_NULL,)
-    return _VECTOR_HEAD.pack(4 + embedding.nbytes, len(embedding), 0), embedding
+    return _VECTOR_HEAD.pack(4 + embedding.nbytes, len(embedding), 0), embedding.data
 
 
 def encode_texts(items: Sequence[str]) -> bytes:

@@ -1,0 +1,234 @@
+"""Our binary COPY against PostgreSQL's own: what we write is read back equal, and written by it alike."""
+
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
+
+from worker import Document, submit
+from worker.db import chunks, segments
+from worker.db.migrate import migrate
+from worker.resources import Resources
+from worker.settings import read_settings
+from worker.steps.copyrows import COLUMNS, HEADER, TRAILER, document_fields, encode_row
+from worker.steps.storable import metadata_json
+from worker.types import EmbeddingType
+
+DIMENSION = 256
+NUMBER = {EmbeddingType.VECTOR: ">f4", EmbeddingType.HALFVEC: ">f2"}
+
+TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=30)
+HEADINGS = st.lists(TEXTS | st.sampled_from(["", "NULL", "{}", 'a"b\\c', ",", " "]), max_size=4)
+NUMBERS = st.integers(-(2**70), 2**70) | st.floats(-1e6, 1e6, width=32)
+JSON = st.recursive(
+    st.none() | st.booleans() | NUMBERS | TEXTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
+    max_leaves=6,
+)
+SMALL = st.floats(-100, 100, width=16).filter(lambda number: abs(number) >= 0.01)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A row in our words."""
+
+    text: str
+    char_length: int
+    heading_path: Sequence[str]
+    content_hash: bytes
+    numbers: Sequence[float] | None
+    metadata: dict[str, Any]
+
+
+ROWS = st.builds(
+    Sample,
+    TEXTS.filter(bool),
+    st.integers(1, 2**31 - 1),
+    HEADINGS,
+    st.binary(min_size=32, max_size=32),
+    st.none() | st.lists(SMALL, min_size=1, max_size=5),
+    st.dictionaries(TEXTS, JSON, max_size=3),
+)
+ODD = Sample("\x01\n\\.\t😀é\u2028", 1, ("", "NULL", '"{a},\\'), bytes(32), (-0.5,), {"é": [1.5, None]})
+
+
+@pytest.fixture(scope="module")
+def halfvec_template(new_database: Callable[[str | None], str], broker_url: str) -> str:
+    url = new_database(None)
+    migrate(read_settings(database_url=url, broker_url=broker_url, embedding_type="halfvec"))
+    return url.partition("?")[0].rpartition("/")[2]
+
+
+@pytest.fixture(scope="module")
+def broker_url() -> str:
+    return "redis://nobody"
+
+
+@pytest.fixture(params=list(EmbeddingType))
+def environment(
+    request: pytest.FixtureRequest, new_database: Callable[[str | None], str], halfvec_template: str
+) -> dict[str, str]:
+    if request.param is EmbeddingType.VECTOR:
+        return {}
+    return {"EMBEDDING_TYPE": "halfvec", "DATABASE_URL": new_database(halfvec_template)}
+
+
+@pytest.fixture
+def document(connection: Connection, resources: Resources) -> Any:
+    (document_id,) = submit([Document.text("words", source_path="a")], project="p").new
+    return connection.execute(
+        text("SELECT document_id, tenant_id, project_id FROM documents WHERE document_id = :id"),
+        {"id": document_id},
+    ).one()
+
+
+def vector(numbers: Sequence[float] | None, kind: EmbeddingType) -> NDArray[np.floating] | None:
+    return None if numbers is None else np.resize(np.array(numbers), DIMENSION).astype(NUMBER[kind])
+
+
+def encoded(
+    rows: Sequence[Sample], ids: Any, kind: EmbeddingType, metadata: Sequence[str], *, project: bool
+) -> bytes:
+    prefix = document_fields(ids.document_id, ids.tenant_id, ids.project_id if project else None)
+    return b"".join(
+        encode_row(
+            prefix,
+            chunk_index=(n + 1) << 40,
+            char_length=row.char_length,
+            text=row.text.encode(),
+            heading_path=row.heading_path,
+            content_hash=row.content_hash,
+            embedding=vector(row.numbers, kind),
+            metadata=written.encode(),
+        )
+        for n, (row, written) in enumerate(zip(rows, metadata, strict=True))
+    )
+
+
+def copied_out(connection: Connection, leaf: str) -> bytes:
+    driver: Any = connection.connection.driver_connection
+    out = io.BytesIO()
+    with driver.cursor() as cursor:
+        cursor.copy_expert(
+            f"COPY (SELECT {', '.join(COLUMNS)} FROM {leaf} ORDER BY chunk_index) TO STDOUT (FORMAT binary)",
+            out,
+        )
+    return out.getvalue()
+
+
+def stored(connection: Connection, leaf: str) -> Sequence[Any]:
+    return connection.execute(
+        text(f"SELECT *, metadata::text AS written FROM {leaf} ORDER BY chunk_index")
+    ).all()
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(rows=st.lists(ROWS, max_size=4), project=st.booleans())
+@example(rows=[ODD], project=True)
+def test_rows_come_back_equal_and_postgresql_writes_the_same_bytes(
+    resources: Resources, document: Any, rows: list[Sample], project: bool
+) -> None:
+    kind = resources.settings.embedding_type
+    ours = encoded(rows, document, kind, [metadata_json(row.metadata) for row in rows], project=project)
+    with resources.engine.connect() as connection:
+        segment, leaf = segments.lock_open(connection)
+        assert chunks.copy_rows(connection, leaf, io.BytesIO(HEADER + ours + TRAILER)) == len(rows)
+        found = stored(connection, leaf)
+        for n, (row, got) in enumerate(zip(rows, found, strict=True)):
+            assert (got.segment, got.document_id, got.tenant_id) == (
+                segment,
+                document.document_id,
+                document.tenant_id,
+            )
+            assert got.project_id == (document.project_id if project else None)
+            assert (got.chunk_index, got.char_length, got.text) == ((n + 1) << 40, row.char_length, row.text)
+            assert got.heading_path == list(row.heading_path)
+            assert bytes(got.content_hash) == row.content_hash
+            assert got.metadata == row.metadata
+            assert (got.embedding is None) == (row.numbers is None)
+        # jsonb is written as the server renders it; all else must be ours, bit for bit
+        rendered = [got.written for got in found]
+        theirs = copied_out(connection, leaf)
+        connection.rollback()
+    assert theirs == HEADER + encoded(rows, document, kind, rendered, project=project) + TRAILER
+
+
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.lists(SMALL, min_size=1, max_size=DIMENSION))
+def test_vectors_are_known_again_bit_for_bit(
+    resources: Resources, document: Any, numbers: list[float]
+) -> None:
+    kind = resources.settings.embedding_type
+    row = Sample("text", 4, (), bytes(32), numbers, {})
+    data = HEADER + encoded([row], document, kind, ["{}"], project=False) + TRAILER
+    with resources.engine.connect() as connection:
+        _, leaf = segments.lock_open(connection)
+        chunks.copy_rows(connection, leaf, io.BytesIO(data))
+        known = chunks.known_vectors(connection, document.tenant_id, [bytes(32)], kind)
+        connection.rollback()
+    expected = vector(numbers, kind)
+    assert expected is not None
+    assert known[bytes(32)].tobytes() == expected.tobytes()
+
+
+def test_longest_texts_and_paths_are_carried(resources: Resources, document: Any) -> None:
+    long = Sample("é" * 1_000_000, 1_000_000, ["x" * 100_000] * 3, bytes(32), [1.0], {"a": "y" * 100_000})
+    data = encoded(
+        [long], document, resources.settings.embedding_type, [metadata_json(long.metadata)], project=True
+    )
+    with resources.engine.connect() as connection:
+        _, leaf = segments.lock_open(connection)
+        chunks.copy_rows(connection, leaf, io.BytesIO(HEADER + data + TRAILER))
+        [got] = stored(connection, leaf)
+        connection.rollback()
+    assert (got.text, got.heading_path, got.metadata) == (long.text, list(long.heading_path), long.metadata)
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (HEADER, "unexpected end of COPY data|EOF|end"),
+        (b"PGCOPX" + HEADER[6:] + TRAILER, "COPY file signature not recognized"),
+        (HEADER + b"\0\x03" + TRAILER, "row field count is 3, expected 10"),
+    ],
+)
+def test_broken_stream_is_an_error_of_the_usual_family(
+    resources: Resources, document: Any, data: bytes, said: str
+) -> None:
+    with resources.engine.connect() as connection:
+        _, leaf = segments.lock_open(connection)
+        if data == HEADER:  # the trailer is optional: an empty COPY
+            assert chunks.copy_rows(connection, leaf, io.BytesIO(data)) == 0
+        else:
+            with pytest.raises(DBAPIError, match=said):
+                chunks.copy_rows(connection, leaf, io.BytesIO(data))
+        connection.rollback()
+
+
+def test_row_of_another_tenant_or_without_its_document_is_refused(
+    resources: Resources, document: Any
+) -> None:
+    prefix = document_fields(UUID(int=1), document.tenant_id, None)
+    row = encode_row(
+        prefix,
+        chunk_index=1,
+        char_length=1,
+        text=b"a",
+        heading_path=(),
+        content_hash=bytes(32),
+        embedding=None,
+    )
+    with resources.engine.connect() as connection:
+        _, leaf = segments.lock_open(connection)
+        with pytest.raises(DBAPIError, match="chunks_document_id_fkey"):
+            chunks.copy_rows(connection, leaf, io.BytesIO(HEADER + row + TRAILER))
+        connection.rollback()
