@@ -1,5 +1,7 @@
 """The producer's calls: submit documents, follow them, take them back, search.
 
+`project=None` means documents without a project to `submit` and `below`, and any project to the others.
+
 Each call is its own transaction, committed when it returns; publishing follows the commit. They use
 the settings of the process (DATABASE_URL, BROKER_URL). A broker that is away delays documents, it
 loses none.
@@ -7,7 +9,7 @@ loses none.
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -162,11 +164,11 @@ def below(
     folder: str | Path, *, tenant: str = DEFAULT_TENANT, project: str | None = None
 ) -> list[tuple[UUID, str]]:
     """Give (document_id, source_path) of the live documents that came from below a local folder."""
-    prefix = sources.source_path_of(Path(folder).absolute())
+    prefixes = sources.prefixes_of(Path(folder).absolute())
 
     def ask(connection: Connection) -> list[tuple[UUID, str]]:
         scope = submissions.find_scope(connection, tenant, project)
-        return [] if scope is None else submissions.live_paths(connection, scope, prefix)
+        return [] if scope is None else submissions.live_paths(connection, scope, prefixes)
 
     return resources().transact(ask)
 
@@ -242,4 +244,4 @@ def _known(connection: Connection, tenant: str, project: str | None) -> Scope:
     if scope is None:
         what = f"tenant {tenant!r}" + (f" with a project {project!r}" if project else "")
         raise IngestError(f"there is no {what}", "`ingest status` lists what there is")
-    return scope
+    return replace(scope, whole_tenant=project is None)

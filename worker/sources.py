@@ -24,6 +24,13 @@ def source_path_of(path: Path) -> str:
         return _FILE_URI + quote_from_bytes(raw)
 
 
+def prefixes_of(folder: Path) -> list[str]:
+    """Give what the source paths of the files below a folder begin with, in either spelling."""
+    raw = os.fsencode(folder)
+    slash = "" if raw.endswith(b"/") else "/"
+    return [source_path_of(folder) + slash, _FILE_URI + quote_from_bytes(raw) + slash]
+
+
 def local_path(source_path: str) -> Path | None:
     """Give the local path a source path names; None for a URI of another scheme."""
     if source_path.startswith(_FILE_URI):

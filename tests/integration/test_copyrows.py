@@ -11,11 +11,13 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from pydantic import SecretStr
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
 from worker import Document, submit
 from worker.db import chunks, segments
+from worker.db.engine import driver_url
 from worker.db.migrate import migrate
 from worker.resources import Resources
 from worker.settings import read_settings
@@ -62,15 +64,10 @@ ODD = Sample("\x01\n\\.\t😀é\u2028", 1, ("", "NULL", '"{a},\\'), bytes(32), (
 
 
 @pytest.fixture(scope="module")
-def halfvec_template(new_database: Callable[[str | None], str], broker_url: str) -> str:
+def halfvec_template(new_database: Callable[[str | None], str]) -> str:
     url = new_database(None)
-    migrate(read_settings(database_url=url, broker_url=broker_url, embedding_type="halfvec"))
-    return url.partition("?")[0].rpartition("/")[2]
-
-
-@pytest.fixture(scope="module")
-def broker_url() -> str:
-    return "redis://nobody"
+    migrate(read_settings(database_url=url, broker_url="redis://unused", embedding_type="halfvec"))
+    return driver_url(SecretStr(url)).database or ""
 
 
 @pytest.fixture(params=list(EmbeddingType))
@@ -196,7 +193,6 @@ def test_longest_texts_and_paths_are_carried(resources: Resources, document: Any
 @pytest.mark.parametrize(
     ("data", "said"),
     [
-        (HEADER, "unexpected end of COPY data|EOF|end"),
         (b"PGCOPX" + HEADER[6:] + TRAILER, "COPY file signature not recognized"),
         (HEADER + b"\0\x03" + TRAILER, "row field count is 3, expected 10"),
     ],
@@ -206,11 +202,8 @@ def test_broken_stream_is_an_error_of_the_usual_family(
 ) -> None:
     with resources.engine.connect() as connection:
         _, leaf = segments.lock_open(connection)
-        if data == HEADER:  # the trailer is optional: an empty COPY
-            assert chunks.copy_rows(connection, leaf, io.BytesIO(data)) == 0
-        else:
-            with pytest.raises(DBAPIError, match=said):
-                chunks.copy_rows(connection, leaf, io.BytesIO(data))
+        with pytest.raises(DBAPIError, match=said):
+            chunks.copy_rows(connection, leaf, io.BytesIO(data))
         connection.rollback()
 
 

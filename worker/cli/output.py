@@ -1,7 +1,11 @@
 """How commands write: results to standard output, remarks to standard error, JSON in one document."""
 
 import json
+import os
+import shutil
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -40,6 +44,15 @@ def _escaped(character: str) -> str:
     if character.isprintable():
         return character
     return character.encode("unicode_escape", "surrogatepass").decode("ascii")
+
+
+def command() -> str:
+    """Write our name as a person here can type it: `ingest`, or its path where it is not in PATH."""
+    mine = Path(sys.argv[0]).resolve()
+    found = shutil.which("ingest")
+    if mine.name != "ingest" or (found and Path(found).resolve() == mine):
+        return "ingest"
+    return os.path.relpath(mine) if mine.is_relative_to(Path.cwd()) else str(mine)
 
 
 def columns(rows: Sequence[Sequence[object]], indent: int = 2) -> None:

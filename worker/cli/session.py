@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from worker.cli.output import command
 from worker.db.migrate import migrate
 from worker.settings import Settings, configured_urls, export, load_settings, read_settings
 from worker.stack import Stack, running_stack
@@ -39,15 +40,15 @@ def open_stack(settings: Settings) -> Iterator[Stack]:
 
 def greeting(settings: Settings) -> str:
     """Say where things are and what to do from another shell."""
-    folder = settings.data_dir.resolve()
+    folder, me = settings.data_dir.resolve(), command()
     return (
         f"Flower       http://{settings.flower_address}:{settings.flower_port}"
         f"  (its login: FLOWER_BASIC_AUTH in {folder / 'stack.env'})\n"
         f"data folder  {folder}\n"
         f"from another shell:\n"
         f"  export DATA_DIR={folder}\n"
-        f"  ingest add PATH --wait\n"
-        f'  ingest search "a question"\n'
-        f"  ingest doctor\n"
+        f"  {me} add PATH --wait\n"
+        f'  {me} search "a question"\n'
+        f"  {me} doctor\n"
         f"Ctrl-C stops everything."
     )

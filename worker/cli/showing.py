@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from worker import producer
-from worker.cli.output import columns, count, grouped, say
+from worker.cli.output import columns, command, count, grouped, say
 from worker.cli.progress import counted
 from worker.cli.search import ask, show
 from worker.cli.waiting import live_slots, settle, sum_of
@@ -79,7 +79,11 @@ def say_next(project: str, query: str) -> None:
     """Say what to do after the demo."""
     say()
     say("try next")
-    say("  ingest up                       keep the stack running; then, from another shell:")
-    say("  ingest add PATH --wait          ingest your own files")
-    say(f'  ingest search "{query}" --project {project}')
-    say("  ingest doctor                   what is well and what is not")
+    me = command()
+    steps = {
+        f"{me} up": "keep the stack running; then, from another shell:",
+        f"{me} add PATH --wait": "ingest your own files",
+        f'{me} search "{query}" --project {project}': "",
+        f"{me} doctor": "what is well and what is not",
+    }
+    columns(list(steps.items()))

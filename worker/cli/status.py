@@ -117,7 +117,7 @@ class NotFoundError(IngestError):
 
 def nothing_matched(names: Sequence[str] | None, tenant: str, project: str | None) -> str:
     """Say that no document fits, and where it was looked for."""
-    where = f"tenant {tenant}, " + (f"project {project}" if project else "no project")
+    where = f"tenant {tenant}, " + (f"project {project}" if project else "any project")
     if not names:
         return f"no document needs it ({where})"
     shown = ", ".join(map(printable, names[:3])) + ("…" if len(names) > 3 else "")  # noqa: PLR2004 -- a line's worth

@@ -30,14 +30,16 @@ class Submission:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Whose documents are meant."""
+    """Whose documents are meant: a project's, those without a project, or the `whole_tenant`'s."""
 
     tenant_id: UUID
     project_id: UUID | None
+    whole_tenant: bool = False
 
     def condition(self, alias: str = "d.") -> str:
         """Give the condition on a row of `documents`."""
-        return f"{alias}tenant_id = :tenant_id AND {same_project(self.project_id, alias)}"
+        mine = f"{alias}tenant_id = :tenant_id"
+        return mine if self.whole_tenant else f"{mine} AND {same_project(self.project_id, alias)}"
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -224,14 +226,15 @@ def restore(connection: Connection, scope: Scope, document_id: UUID) -> bool:
     """
     found = connection.execute(
         text(f"""
-            SELECT 1 FROM documents d
-            WHERE {scope.condition()} AND d.document_id = :id AND d.deleted_at IS NOT NULL AND NOT EXISTS (
-                SELECT 1 FROM documents n WHERE {scope.condition("n.")} AND n.source_key = d.source_key
-                  AND n.deleted_at IS NULL)
-            FOR NO KEY UPDATE OF d"""),
+            SELECT d.project_id FROM documents d
+            WHERE {scope.condition()} AND d.document_id = :id AND d.deleted_at IS NOT NULL
+            FOR NO KEY UPDATE"""),
         {"id": document_id, **scope.parameters},
-    )
-    if found.one_or_none() is None:
+    ).one_or_none()
+    if found is None:
+        return False
+    scope = Scope(scope.tenant_id, found.project_id)
+    if _path_is_taken(connection, scope, document_id):
         return False
     again = move(
         connection,
@@ -257,6 +260,16 @@ def restore(connection: Connection, scope: Scope, document_id: UUID) -> bool:
 _CHUNK_SET = ("fingerprint", "total_chunks")
 
 
+def _path_is_taken(connection: Connection, scope: Scope, document_id: UUID) -> bool:
+    found = connection.execute(
+        text(f"""
+            SELECT 1 FROM documents n WHERE {scope.condition("n.")} AND n.deleted_at IS NULL
+              AND n.source_key = (SELECT source_key FROM documents WHERE document_id = :id)"""),
+        {"id": document_id, **scope.parameters},
+    )
+    return found.one_or_none() is not None
+
+
 def _taken(scope: Scope) -> str:
     """Give the condition that another document owns the content of the chunk set of `d`."""
     return f"""(d.fingerprint IS NOT NULL AND EXISTS (
@@ -264,13 +277,15 @@ def _taken(scope: Scope) -> str:
           AND o.fingerprint IS NOT NULL AND o.deleted_at IS NULL))"""
 
 
-def live_paths(connection: Connection, scope: Scope, folder: str) -> list[tuple[UUID, str]]:
-    """Give (document_id, source_path) of the scope's live documents below a folder."""
+def live_paths(connection: Connection, scope: Scope, prefixes: Sequence[str]) -> list[tuple[UUID, str]]:
+    """Give (document_id, source_path) of the scope's live documents whose path begins with one of these."""
     found = connection.execute(
         text(f"""
             SELECT d.document_id, d.source_path FROM documents d
-            WHERE {scope.condition()} AND d.deleted_at IS NULL AND starts_with(d.source_path, :prefix)
+            WHERE {scope.condition()} AND d.deleted_at IS NULL 
+              AND EXISTS (SELECT 1 FROM unnest(CAST(:prefixes AS text[])) AS p(prefix)
+                          WHERE starts_with(d.source_path, p.prefix))
             ORDER BY d.source_path"""),
-        {"prefix": folder.rstrip("/") + "/", **scope.parameters},
+        {"prefixes": list(prefixes), **scope.parameters},
     )
     return [(row.document_id, row.source_path) for row in found]

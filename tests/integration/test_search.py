@@ -1,0 +1,510 @@
+"""Searches of real data: the right hits, in their place, and nobody else's."""
+
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+from uuid import UUID
+
+import pytest
+from pydantic import SecretStr
+from sqlalchemy import Connection, event, text
+
+from worker import Document, submit
+from worker.db.engine import driver_url
+from worker.db.migrate import migrate
+from worker.errors import IngestError
+from worker.producer import _hit, delete, restore
+from worker.resources import Resources
+from worker.search import search
+from worker.settings import Settings, read_settings
+from worker.tasks import search_task
+from worker.types import GivenChunk, Hit
+
+Drain = Callable[[], dict[str, int]]
+Environment = dict[str, str]
+
+APPLES = "Apples grow on trees in the orchard and taste sweet when they are red. " * 8
+SHIPS = "The ship left the harbour under sail and the captain steered her north. " * 8
+STARS = "Astronomers measured the light of a distant galaxy through the telescope. " * 8
+BREAD = "The baker kneads dough of flour, water and yeast, and bakes bread at dawn. " * 8
+PAGE = f"# Fruit\n\n{APPLES}\n\n## Vessels\n\n{SHIPS}\n\n# Sky\n\n{STARS}\n"
+
+WIDTH = 16
+ROWS = 20_000
+
+
+@pytest.fixture(autouse=True)
+def _use_settings(settings: Settings) -> None:
+    """The producer's calls use the process's settings: those of this test."""
+
+
+Ask = Callable[..., list[Hit]]
+
+
+@pytest.fixture
+def ask(resources: Resources) -> Ask:
+    def run(query: str = "", *, tenant: str = "default", **options: Any) -> list[Hit]:
+        return search(resources, query, tenant=tenant, **options)
+
+    return run
+
+
+def put(name: str, content: str, **options: Any) -> None:
+    submit([Document.text(content, source_path=name)], **options)
+
+
+def refusal(ask: Ask, *arguments: Any, **options: Any) -> str:
+    with pytest.raises(IngestError) as caught:
+        ask(*arguments, **options)
+    said = str(caught.value)
+    assert "\n" not in said
+    assert "SELECT" not in said
+    return said
+
+
+def assert_cover(hits: Sequence[Hit], content: str) -> None:
+    """All chunks of a document, found: in their order they are its text, without a gap."""
+    ordered = sorted(hits, key=lambda hit: hit.number)
+    assert [hit.number for hit in ordered] == list(range(1, len(hits) + 1))
+    assert {hit.total for hit in hits} == {len(hits)}
+    assert [hit.start for hit in ordered] == [0, *(hit.end for hit in ordered[:-1])]
+    assert ordered[-1].end == len(content)
+    assert [hit.text for hit in ordered] == [content[hit.start : hit.end] for hit in ordered]
+
+
+# -- what is found ------------------------------------------------------------------------------------
+
+
+def test_nearest_chunk_comes_first_with_its_place(ask: Ask, drain: Drain) -> None:
+    put("notes/page.md", PAGE)
+    put("bread.txt", BREAD)
+    drain()
+    hit = ask("a boat at sea with its captain", k=1)[0]
+    assert (hit.filename, hit.source_path) == ("page.md", "notes/page.md")
+    assert "captain" in hit.text
+    assert hit.heading_path == ("Fruit", "Vessels")
+    assert PAGE[hit.start : hit.end] == hit.text
+    assert ask("telescope", k=1)[0].heading_path == ("Sky",)
+    assert ask("fresh bread from the oven", k=1)[0].filename == "bread.txt"
+    assert 1 < hit.number < hit.total
+
+
+def test_hits_are_in_order_of_their_exact_distance(ask: Ask, drain: Drain, resources: Resources) -> None:
+    put("page.md", PAGE)
+    drain()
+    hits = ask("ship", k=1000)
+    distances = [hit.distance for hit in hits]
+    assert distances == sorted(distances)
+    assert all(hit.score == 1 - hit.distance for hit in hits)
+    with resources.engine.connect() as connection:
+        exact = connection.execute(
+            text("SELECT chunk_id, embedding <=> CAST(:vector AS vector) AS distance FROM chunks"),
+            {"vector": str(resources.embedder.embed(["ship"])[0].tolist())},  # type: ignore[index]
+        ).all()
+    assert {hit.chunk_id: hit.distance for hit in hits} == {row.chunk_id: row.distance for row in exact}
+
+
+def test_spans_are_those_of_the_text_also_after_edits_that_leave_gaps(
+    ask: Ask, drain: Drain, connection: Connection
+) -> None:
+    parts = [f"Paragraph {n} is about the number {n}. " * 20 for n in range(12)]
+    before = "\n\n".join(parts)
+    put("a.txt", before)
+    drain()
+    assert_cover(ask("number", k=1000), before)
+    edited = "\n\n".join(["A new beginning. " * 30, *parts[:4], BREAD, SHIPS, *parts[8:]])
+    put("a.txt", edited)
+    assert drain() == {"completed": 1}
+    indexes = connection.execute(
+        text("SELECT chunk_index FROM chunks WHERE segment > 0 ORDER BY 1")
+    ).scalars()
+    assert {index % (1 << 20) for index in indexes} != {0}, "some chunks stand between the old ones"
+    assert_cover(ask("number", k=1000), edited)
+
+
+def test_edited_document_is_found_by_its_new_words_only(ask: Ask, drain: Drain) -> None:
+    put("a.txt", SHIPS)
+    drain()
+    put("a.txt", BREAD)
+    drain()
+    assert {hit.text for hit in ask("ship", k=10)} == {hit.text for hit in ask("bread", k=10)}
+    assert not [hit for hit in ask("ship", k=10) if "captain" in hit.text]
+
+
+def test_deleted_documents_and_trash_are_never_found(ask: Ask, drain: Drain, connection: Connection) -> None:
+    put("a.txt", SHIPS)
+    put("b.txt", BREAD)
+    drain()
+    delete(["a.txt"])
+    assert {hit.filename for hit in ask("ship", k=10)} == {"b.txt"}
+    assert connection.execute(text("SELECT count(*) FROM chunks WHERE segment = -1")).scalar_one() > 0
+    restore(["a.txt"])
+    assert ask("ship", k=1)[0].filename == "a.txt"
+
+
+def test_content_that_is_there_twice_is_found_once_at_its_owner(ask: Ask, drain: Drain) -> None:
+    put("owner.txt", "the only ship there is")
+    drain()
+    put("twin.txt", "the only ship there is")
+    drain()
+    assert [hit.filename for hit in ask("ship")] == ["owner.txt"]
+    delete(["owner.txt"])
+    drain()
+    assert [hit.filename for hit in ask("ship")] == ["twin.txt"]
+
+
+def test_no_chunks_give_no_hits(ask: Ask, drain: Drain) -> None:
+    put("empty.txt", " ")
+    assert drain() == {"skipped": 1}
+    assert ask("anything") == []
+
+
+# -- whose it is ----------------------------------------------------------------------------------------
+
+
+def test_only_the_tenants_rows_are_found(ask: Ask, drain: Drain) -> None:
+    put("a.txt", SHIPS, tenant="one")
+    put("b.txt", SHIPS, tenant="two")
+    put("c.txt", SHIPS, tenant="two", project="p")
+    drain()
+    assert {hit.filename for hit in ask("ship", tenant="one")} == {"a.txt"}
+    assert {hit.filename for hit in ask("ship", tenant="two")} == {"b.txt", "c.txt"}
+
+
+def test_project_limits_and_none_means_all_of_them(ask: Ask, drain: Drain) -> None:
+    put("a.txt", SHIPS)
+    put("b.txt", SHIPS, project="p")
+    put("c.txt", SHIPS, project="q")
+    put("d.txt", SHIPS, tenant="other", project="p")
+    drain()
+    assert {hit.filename for hit in ask("ship", project="p")} == {"b.txt"}
+    assert {hit.filename for hit in ask("ship", project="q")} == {"c.txt"}
+    assert {hit.filename for hit in ask("ship")} == {"a.txt", "b.txt", "c.txt"}
+
+
+# -- what cannot be answered ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("k", [0, -1, 1001])
+def test_k_is_bounded(ask: Ask, k: int) -> None:
+    assert "between 1 and 1000" in refusal(ask, "words", k=k)
+
+
+@pytest.mark.parametrize("query", ["", " \n\t", "\0", "\0 \0"])
+def test_query_without_text_is_refused(ask: Ask, query: str) -> None:
+    assert "the query is empty" in refusal(ask, query)
+
+
+def test_query_is_bounded(ask: Ask, drain: Drain) -> None:
+    put("a.txt", SHIPS)
+    drain()
+    assert "20,001 characters" in refusal(ask, "x" * 20_001)
+    assert ask(("ship " * 5000)[:20_000])
+
+
+def test_nul_and_surrogates_in_a_query_do_no_harm(ask: Ask, drain: Drain) -> None:
+    put("a.txt", SHIPS)
+    put("b.txt", BREAD)
+    drain()
+    assert ask("the\0 ship \ud800\udfff", k=1)[0].filename == "a.txt"
+
+
+@pytest.mark.parametrize("name", ["nobody", "", "x" * 5000, "a\0b", "\ud800", "'; DROP TABLE chunks; --"])
+def test_unknown_tenant_and_project_are_named(ask: Ask, drain: Drain, name: str) -> None:
+    put("a.txt", SHIPS)
+    assert refusal(ask, "ship", tenant=name).startswith("there is no tenant ")
+    assert refusal(ask, "ship", project=name).startswith("there is no tenant 'default'")
+
+
+def test_names_are_cleaned_as_at_submission(ask: Ask, drain: Drain) -> None:
+    put("a.txt", SHIPS, tenant="te\0nant", project="\ud800")
+    drain()
+    assert len(ask("ship", tenant="te\0nant", project="\ud800", k=1)) == 1
+
+
+@pytest.mark.parametrize(
+    ("vector", "said"),
+    [
+        ([1.0] * 255, "255 dimensions, the database holds 256"),
+        ([], "dimensions"),
+        ([1.0] * 255 + [math.nan], "NaN"),
+        ([math.inf] * 256, "infinity"),
+        ([0.0] * 256, "zero"),
+        ([1e-30] * 256, "no direction"),
+        ([1e30] * 256, "too long"),
+        ([1e39] * 256, "too large"),
+        (["a"] * 256, "numbers"),
+        ([10**400] * 256, "too large"),
+    ],
+)
+def test_vector_that_does_not_fit_is_refused(ask: Ask, vector: Any, said: str) -> None:
+    put("a.txt", SHIPS)
+    assert said in refusal(ask, vector=vector)
+
+
+def test_vector_needs_no_text(ask: Ask, drain: Drain, resources: Resources) -> None:
+    put("a.txt", SHIPS)
+    drain()
+    matrix = resources.embedder.embed([SHIPS])
+    assert matrix is not None
+    assert ask(vector=matrix[0].tolist()) == ask(SHIPS)
+    assert ask("ignored", vector=matrix[0].tolist()) == ask(SHIPS)
+
+
+# -- the task ---------------------------------------------------------------------------------------------
+
+
+def told(**arguments: Any) -> Any:
+    """What the task answers, through the wire."""
+    answer = search_task(**json.loads(json.dumps(arguments)))
+    return json.loads(json.dumps(answer, allow_nan=False))
+
+
+def test_answer_of_the_task_is_json_and_the_same_hits(ask: Ask, drain: Drain) -> None:
+    put("page.md", PAGE, tenant="t", project="p")
+    drain()
+    answer = told(query="ship", tenant="t", project="p", k=3)
+    assert [_hit(item) for item in answer["hits"]] == ask("ship", tenant="t", project="p", k=3)
+    assert isinstance(UUID(answer["hits"][0]["chunk_id"]), UUID)
+
+
+def test_task_answers_a_mistake_with_a_message_and_what_to_do() -> None:
+    assert told(query="", tenant="default")["error"] == "the query is empty"
+    assert told(query="x", tenant="nobody") == {
+        "error": "there is no tenant 'nobody'",
+        "hint": "`ingest status` lists what there is",
+    }
+
+
+def test_task_answers_trouble_of_the_database_without_its_words(connection: Connection) -> None:
+    connection.execute(text("ALTER TABLE segments RENAME TO elsewhere"))
+    put("a.txt", SHIPS)
+    answer = told(query="ship", tenant="default")
+    assert answer == {"error": "the database did not answer the search", "hint": "run `ingest doctor`"}
+
+
+# -- one snapshot -------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def meanwhile(resources: Resources, after: str, change: Callable[[], None]) -> Iterator[list[str]]:
+    """Run `change` once, right after the first statement of a search that has `after` in it."""
+    seen: list[str] = []
+
+    def look(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if after in statement and not seen:
+            seen.append(statement)
+            change()
+
+    event.listen(resources.search_engine, "after_cursor_execute", look)
+    yield seen
+    event.remove(resources.search_engine, "after_cursor_execute", look)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE chunks SET segment = -1 WHERE segment > 0",
+        "DELETE FROM chunks",
+        "UPDATE segments SET state = 'emptied' WHERE state = 'open'",
+    ],
+)
+@pytest.mark.parametrize("after", ["FROM segments", "ORDER BY embedding"])
+def test_search_sees_one_moment(
+    ask: Ask, drain: Drain, resources: Resources, connection: Connection, change: str, after: str
+) -> None:
+    put("page.md", PAGE)
+    drain()
+    before = ask("ship", k=5)
+    with meanwhile(resources, after, lambda: connection.execute(text(change)) and None) as seen:
+        assert ask("ship", k=5) == before
+    assert len(seen) == 1
+    assert ask("ship", k=5) == []
+
+
+def test_pooled_connection_keeps_nothing_of_a_search(ask: Ask, drain: Drain, resources: Resources) -> None:
+    put("a.txt", SHIPS)
+    drain()
+    names = ("transaction_isolation", "hnsw.iterative_scan", "hnsw.ef_search", "enable_indexscan")
+
+    def shown() -> list[str]:
+        with resources.engine.connect() as connection:
+            return [connection.execute(text(f"SHOW {name}")).scalar_one() for name in names]
+
+    before = shown()
+    ask("ship", k=100)
+    assert shown() == before
+    assert before[0] == "read committed"
+
+
+# -- other spaces ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def template_of(new_database: Callable[[str | None], str]) -> Callable[..., str]:
+    """Migrate a database of another embedding space, once."""
+    made: dict[tuple[Any, ...], str] = {}
+
+    def give(**space: Any) -> str:
+        key = tuple(sorted(space.items()))
+        if key not in made:
+            url = new_database(None)
+            migrate(read_settings(database_url=url, broker_url="redis://unused", **space))
+            made[key] = driver_url(SecretStr(url)).database or ""
+        return made[key]
+
+    return give
+
+
+class TestHalfvec:
+    @pytest.fixture
+    def environment(
+        self, new_database: Callable[[str | None], str], template_of: Callable[..., str]
+    ) -> Environment:
+        template = template_of(embedding_type="halfvec")
+        return {"EMBEDDING_TYPE": "halfvec", "DATABASE_URL": new_database(template)}
+
+    def test_search_is_the_same_in_half_the_bytes(
+        self, ask: Ask, drain: Drain, connection: Connection
+    ) -> None:
+        put("page.md", PAGE)
+        drain()
+        assert connection.execute(
+            text("SELECT pg_typeof(embedding)::text FROM chunks LIMIT 1")
+        ).scalar_one() == ("halfvec")
+        assert "captain" in ask("a boat at sea with its captain", k=1)[0].text
+        assert_cover(ask("ship", k=1000), PAGE)
+        assert "too large" in refusal(ask, vector=[70_000.0] * 256)
+
+
+class TestWithoutModel:
+    @pytest.fixture
+    def environment(self) -> Environment:
+        return {"EMBEDDING_PROVIDER": "none"}
+
+    def test_texts_cannot_be_searched_for_and_vectors_can(self, ask: Ask, drain: Drain) -> None:
+        unit = [1.0] + [0.0] * 255
+        chunks = [GivenChunk("with", unit), GivenChunk("without")]
+        submit([Document.chunks(chunks, source_path="mine")])
+        assert drain() == {"completed": 1}
+        assert "EMBEDDING_PROVIDER is none" in refusal(ask, "ship")
+        hits = ask(vector=unit, k=10)
+        assert [(hit.text, hit.score, hit.number, hit.total) for hit in hits] == [("with", 1.0, 1, 2)]
+
+
+class TestLargeLeaf:
+    """20,000 rows under an HNSW index: tenants of 98, 1 and 1 %, the last one far from every query."""
+
+    @pytest.fixture
+    def environment(
+        self, new_database: Callable[[str | None], str], template_of: Callable[..., str]
+    ) -> Environment:
+        space: dict[str, Any] = {"embedding_provider": "none", "embedding_dimension": WIDTH}
+        return {
+            "EMBEDDING_PROVIDER": "none",
+            "EMBEDDING_DIMENSION": str(WIDTH),
+            "DATABASE_URL": new_database(template_of(**space)),
+        }
+
+    @pytest.fixture(autouse=True)
+    def _rows(self, settings: Settings, connection: Connection) -> None:
+        leaf = connection.execute(text("SELECT leaf FROM segments WHERE state = 'open'")).scalar_one()
+        for tenant in ("most", "some", "far"):
+            submit([Document.text(tenant, source_path=tenant)], tenant=tenant)
+        connection.execute(
+            text(f"""
+                INSERT INTO {leaf} (document_id, tenant_id, chunk_index, char_length, text, content_hash, embedding)
+                SELECT d.document_id, d.tenant_id, n, 1, n::text, sha256(n::text::bytea), (
+                    SELECT array_agg(CASE WHEN i > 1 THEN sin(n * i * i) WHEN d.filename = 'far' THEN -9 ELSE 9 END)
+                    FROM generate_series(1, {WIDTH}) i)::vector
+                FROM generate_series(1, {ROWS}) n
+                JOIN documents d ON d.filename = CASE n % 100 WHEN 0 THEN 'far' WHEN 1 THEN 'some' ELSE 'most' END""")
+        )
+        connection.execute(
+            text(
+                "UPDATE documents SET total_chunks = 1, fingerprint = sha256('f'), content_hash = sha256('c')"
+            )
+        )
+        connection.execute(text(f"CREATE INDEX ON {leaf} USING hnsw (embedding vector_cosine_ops)"))
+        connection.execute(text("ANALYZE"))
+
+    QUERY: Sequence[float] = [1.0] + [0.1] * (WIDTH - 1)
+
+    def exact(self, connection: Connection, tenant: str, k: int) -> list[UUID]:
+        connection.execute(text("SET enable_indexscan = off"))
+        found = connection.execute(
+            text("""SELECT chunk_id FROM chunks c JOIN tenants t USING (tenant_id) WHERE t.name = :tenant
+                    ORDER BY embedding <=> CAST(:query AS vector) LIMIT :k"""),
+            {"tenant": tenant, "query": str(self.QUERY), "k": k},
+        )
+        return list(found.scalars())
+
+    def plans(self, resources: Resources, connection: Connection, run: Callable[[], object]) -> list[str]:
+        """EXPLAIN every ranking statement of a search, as it is sent, under the settings it is sent with."""
+        found: list[str] = []
+
+        def look(opened: Connection, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+            if "ORDER BY embedding" in statement and not statement.startswith("EXPLAIN"):
+                lines = opened.exec_driver_sql(f"EXPLAIN {statement}", parameters).scalars()
+                found.append("\n".join(lines))
+
+        event.listen(resources.search_engine, "before_cursor_execute", look)
+        run()
+        event.remove(resources.search_engine, "before_cursor_execute", look)
+        return found
+
+    def test_tenant_of_most_rows_is_answered_by_the_index(
+        self, ask: Ask, resources: Resources, connection: Connection
+    ) -> None:
+        hits: list[Hit] = []
+        [plan] = self.plans(resources, connection, lambda: hits.extend(ask(tenant="most", vector=self.QUERY)))
+        assert "embedding_idx" in plan
+        assert "Sort" not in plan
+        best = self.exact(connection, "most", 10)
+        assert len(hits) == 10
+        assert len(set(best) & {hit.chunk_id for hit in hits}) >= 8
+
+    @pytest.mark.parametrize("tenant", ["some", "far"])
+    @pytest.mark.parametrize("k", [10, 100, 200])
+    def test_filter_that_keeps_one_in_a_hundred_gives_k_rows(
+        self, ask: Ask, connection: Connection, tenant: str, k: int
+    ) -> None:
+        hits = ask(tenant=tenant, vector=self.QUERY, k=k)
+        assert [hit.chunk_id for hit in hits] == self.exact(connection, tenant, k)
+        assert {hit.source_path for hit in hits} == {tenant}
+
+    def test_so_it_does_by_iterative_scan_where_only_the_index_can_answer(
+        self, ask: Ask, resources: Resources, connection: Connection
+    ) -> None:
+        name = driver_url(resources.settings.database_url).database
+        connection.execute(text("DROP INDEX chunks_content_hash_idx"))
+        for setting in ("enable_sort", "enable_seqscan", "enable_bitmapscan"):
+            connection.execute(text(f"ALTER DATABASE {name} SET {setting} = off"))
+        resources.close()
+        hits: list[Hit] = []
+        [plan] = self.plans(resources, connection, lambda: hits.extend(ask(tenant="some", vector=self.QUERY)))
+        assert "embedding_idx" in plan
+        assert len(hits) == 10
+        assert {hit.source_path for hit in hits} == {"some"}
+
+    def test_what_the_index_gives_up_on_is_answered_exactly(
+        self, ask: Ask, resources: Resources, connection: Connection
+    ) -> None:
+        # as in a leaf that is many times larger than what an iterative scan looks at
+        name = driver_url(resources.settings.database_url).database
+        connection.execute(text("DROP INDEX chunks_content_hash_idx"))
+        connection.execute(text(f"ALTER DATABASE {name} SET hnsw.max_scan_tuples = 500"))
+        connection.execute(text(f"ALTER DATABASE {name} SET enable_sort = off"))
+        resources.close()
+        hits: list[Hit] = []
+        first, second = self.plans(
+            resources, connection, lambda: hits.extend(ask(tenant="far", vector=self.QUERY))
+        )
+        assert "embedding_idx" in first
+        assert "embedding_idx" not in second
+        assert [hit.chunk_id for hit in hits] == self.exact(connection, "far", 10)
+
+    def test_tenant_with_fewer_rows_than_asked_for_gives_them_all(self, ask: Ask) -> None:
+        assert len(ask(tenant="some", vector=self.QUERY, k=1000)) == ROWS // 100
