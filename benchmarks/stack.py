@@ -25,7 +25,7 @@ from worker.settings import Settings, child_environment, load_settings
 START_SECONDS = 60
 STOP_SECONDS = 30
 SETTLE_SECONDS = 300
-POLL_SECONDS = 0.02
+POLL_SECONDS = 0.05
 UNSETTLED = "SELECT EXISTS (SELECT 1 FROM documents WHERE status IN ('pending', 'processing'))"
 SHOWN = (
     "embedding_provider", "embedding_dimension", "embedding_type", "embedding_batch_size", "chunk_size",

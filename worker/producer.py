@@ -30,8 +30,8 @@ from worker.submitting import DEFAULT_TENANT, Receipt, submit
 from worker.types import GivenChunk, Hit, Status, TaskName
 
 __all__ = [
-    "DEFAULT_TENANT", "Document", "GivenChunk", "Overview", "Receipt", "below", "cancel", "delete", "find", "restore", "retry",
-    "search", "status", "submit", "wait",
+    "DEFAULT_TENANT", "Document", "GivenChunk", "Overview", "Receipt", "below", "cancel", "delete", "find",
+    "restore", "retry", "search", "status", "submit", "wait",
 ]  # fmt: skip
 
 

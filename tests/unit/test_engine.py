@@ -65,7 +65,7 @@ def error_of(code: str | None) -> Iterator[list[DBAPIError]]:
     found.append(caught.value)
 
 
-# -- errors after which the same work may succeed ---------------------------------------------------
+# -- errors after which the same work may succeed --------------------------------------------------
 
 
 def test_deadlock_is_retryable(session: Session) -> None:
@@ -173,7 +173,7 @@ def test_closed_connection_is_retryable(session: Session) -> None:
     assert is_retryable(found[0])
 
 
-# -- errors that stay -------------------------------------------------------------------------------
+# -- errors that stay ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -217,7 +217,7 @@ def test_other_parameters_are_in_no_description(resources: Resources) -> None:
     assert "hush" not in describe(caught.value)
 
 
-# -- connections --------------------------------------------------------------------------------------
+# -- connections -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def refusal(**overrides: Any) -> str:
     return said
 
 
-# -- what is refused --------------------------------------------------------------------------------
+# -- what is refused -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", URLS)
@@ -166,7 +166,7 @@ def test_settings_do_not_change() -> None:
         settings.chunk_size = 5
 
 
-# -- secrets ----------------------------------------------------------------------------------------
+# -- secrets ---------------------------------------------------------------------------------------
 
 
 def test_secrets_are_in_no_rendering_of_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,7 +209,7 @@ def test_masked_shows_no_part_of_a_password_the_driver_would_take(middle: str) -
     assert masked(url).endswith("host/name")
 
 
-# -- URLs and lists ---------------------------------------------------------------------------------
+# -- URLs and lists --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -266,7 +266,7 @@ def test_schemes_are_separated_by_commas_and_written_as_people_do(
     assert read_settings().allowed_uri_schemes == ("s3", "gs")
 
 
-# -- where they come from -----------------------------------------------------------------------------
+# -- where they come from --------------------------------------------------------------------------
 
 
 def test_environment_wins_over_env_file_and_that_over_the_stack(

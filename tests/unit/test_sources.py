@@ -62,7 +62,7 @@ def code_of(source: str | Path, settings: Settings) -> str:
     return error.code
 
 
-# -- local files ------------------------------------------------------------------------------------
+# -- local files -----------------------------------------------------------------------------------
 
 
 def test_file_is_read_whole_up_to_the_limit(root: Path, settings: Settings) -> None:
@@ -161,7 +161,7 @@ def test_path_with_a_nul_is_a_documents_error(settings: Settings, source: str) -
     assert code_of(source, settings) in {"unreadable", "not_found", "outside_roots"}
 
 
-# -- inline content -----------------------------------------------------------------------------------
+# -- inline content --------------------------------------------------------------------------------
 
 
 def test_inline_content_is_taken_as_it_is_and_its_path_is_only_a_name(settings: Settings) -> None:
@@ -172,7 +172,7 @@ def test_inline_content_is_taken_as_it_is_and_its_path_is_only_a_name(settings: 
     assert caught.value.code == "too_large"
 
 
-# -- storage URIs ---------------------------------------------------------------------------------------
+# -- storage URIs ----------------------------------------------------------------------------------
 
 
 def put(uri: str, data: bytes) -> str:
@@ -220,7 +220,7 @@ def test_what_may_be_a_secret_in_a_uri_is_not_said(settings: Settings, scheme: s
     assert "hush" not in caught.value.message
 
 
-# -- names ------------------------------------------------------------------------------------------------
+# -- names -----------------------------------------------------------------------------------------
 
 
 @limits(max_examples=200)

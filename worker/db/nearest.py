@@ -36,14 +36,11 @@ def nearest(
         )
     )
     visible = segments.visible(connection)
-    statement = text(_nearest(visible, column_type, any_project=any_project, project_id=project_id))
+    statement = _nearest(visible, column_type, any_project=any_project, project_id=project_id)
     parameters = {"tenant_id": tenant_id, "project_id": project_id, "vector": literal(vector), "k": k}
-    found = connection.execute(statement, parameters).all()
+    found = connection.execute(text(statement + _LIMIT), parameters).all()
     if len(found) < k:
-        # bitmap scans stay allowed, and an HNSW index has none: this reads what passes the filter, all of it
-        connection.execute(text("SET LOCAL enable_indexscan = off"))
-        found = connection.execute(statement, parameters).all()
-        connection.execute(text("SET LOCAL enable_indexscan TO DEFAULT"))
+        found = connection.execute(text(statement + _UNINDEXED + _LIMIT), parameters).all()
     return _located(connection, visible, found)
 
 
@@ -62,10 +59,13 @@ def _nearest(
         FROM chunks
         WHERE segment IN ({segments.in_list(visible)}) AND tenant_id = :tenant_id{project}
           AND embedding IS NOT NULL
-        ORDER BY embedding <=> CAST(:vector AS {column_type.value}) LIMIT :k"""
+        ORDER BY (embedding <=> CAST(:vector AS {column_type.value}))"""
 
 
 _IN_PROJECT = " AND project_id = :project_id"
+# No vector index gives this order. (PostgreSQL 18 takes one of a single leaf despite enable_indexscan = off.)
+_UNINDEXED = " + 0"
+_LIMIT = " LIMIT :k"
 
 
 def _located(connection: Connection, visible: list[int], found: Sequence[Row[Any]]) -> list[Hit]:

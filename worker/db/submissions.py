@@ -282,7 +282,7 @@ def live_paths(connection: Connection, scope: Scope, prefixes: Sequence[str]) ->
     found = connection.execute(
         text(f"""
             SELECT d.document_id, d.source_path FROM documents d
-            WHERE {scope.condition()} AND d.deleted_at IS NULL 
+            WHERE {scope.condition()} AND d.deleted_at IS NULL
               AND EXISTS (SELECT 1 FROM unnest(CAST(:prefixes AS text[])) AS p(prefix)
                           WHERE starts_with(d.source_path, p.prefix))
             ORDER BY d.source_path"""),

@@ -40,12 +40,16 @@ class WordLlamaEmbedder:
         vectors: Matrix = np.empty((len(texts), self._table.shape[1]), np.float32)
         for start in range(0, len(texts), _SLICE):
             part = list(texts[start : start + _SLICE])
-            for row, tokens in enumerate(self._tokenizer.encode_batch_fast(part, add_special_tokens=False)):
-                self._pool(tokens.ids, vectors[start + row])
+            tokens = self._tokenizer.encode_batch_fast(part, add_special_tokens=False)
+            self._pool([found.ids for found in tokens], vectors[start : start + _SLICE])
         return vectors
 
-    def _pool(self, ids: list[int], out: Matrix) -> None:
-        """Average the vectors of these tokens into `out`; no tokens give a zero vector."""
-        rows = self._table.take(np.array(ids, np.intp), axis=0, mode="clip")
-        rows.sum(axis=0, out=out)
-        out /= np.float32(max(len(ids), 1))
+    def _pool(self, texts: Sequence[list[int]], out: Matrix) -> None:
+        """Average each text's token vectors into a row of `out`; no tokens give a zero vector."""
+        # one place for all texts: a new one for each is fetched from the system and given back, every time
+        place: Matrix = np.empty((max(map(len, texts)), self._table.shape[1]), np.float32)
+        for ids, row in zip(texts, out, strict=True):
+            used = place[: len(ids)]
+            self._table.take(np.array(ids, np.intp), axis=0, mode="clip", out=used)
+            used.sum(axis=0, out=row)
+            row /= np.float32(max(len(ids), 1))
