@@ -6,13 +6,14 @@ a chunk's text is not held twice.
 
 import tempfile
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from types import TracebackType
 from typing import IO, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.steps.copyrows import HEADER, TRAILER, encode_row
+from worker.steps.copyrows import HEADER, NO_VECTOR, TRAILER, encode_vectors, row_fields
 from worker.steps.prepare import Piece
 
 Range = tuple[int, int]
@@ -36,7 +37,7 @@ class RowBuffer:
         self._rows: list[Row] = []
         # how many vectors the rows before a position have: a row without one adds nothing
         self._before = [0]
-        self._kind, self._dimension = np.dtype(np.float32), 0
+        self._width = 0  # bytes of an encoded vector
         self._vectors: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=memory_bytes)  # noqa: SIM115 -- see __exit__
 
     def __enter__(self) -> Self:
@@ -54,16 +55,16 @@ class RowBuffer:
 
     def append(self, rows: Sequence[Row], vectors: Sequence[Vector | None]) -> None:
         """Add rows with their vectors, which are big-endian, of the column's type and of one dimension."""
-        self._vectors.seek(self._place(self.size))
-        present = [vector for vector in vectors if vector is not None]
-        if present:
-            self._kind, self._dimension = present[0].dtype, len(present[0])
-        self._vectors.write(b"".join(vector.data for vector in present))
+        encoded = encode_vectors([vector for vector in vectors if vector is not None])
+        self._vectors.seek(self._before[-1] * self._width)
+        self._vectors.write(encoded)
         count = self._before[-1]
         for row, vector in zip(rows, vectors, strict=True):
             count += vector is not None
             self._rows.append(row)
             self._before.append(count)
+        if encoded:
+            self._width = len(encoded) // (count - self._before[-1 - len(rows)])
 
     def take_back(self, size: int) -> None:
         """Forget all but the first `size` rows."""
@@ -81,31 +82,30 @@ class RowBuffer:
         yield TRAILER
 
     def _encoded(self, start: int, stop: int) -> bytes:
-        return b"".join(
-            encode_row(
+        fields: list[bytes | memoryview] = []
+        for (prefix, index, piece), vector in zip(
+            self._rows[start:stop], self._read(start, stop), strict=True
+        ):
+            text, metadata = piece.text.encode(), piece.metadata_json.encode()
+            fields += row_fields(
                 prefix,
-                chunk_index=chunk_index,
-                char_length=piece.char_length,
-                text=piece.text.encode(),
-                heading_path=piece.heading_path,
-                content_hash=piece.content_hash,
-                embedding=vector,
-                metadata=piece.metadata_json.encode(),
+                index,
+                piece.char_length,
+                text,
+                piece.heading_path,
+                piece.content_hash,
+                vector,
+                metadata,
             )
-            for (prefix, chunk_index, piece), vector in zip(
-                self._rows[start:stop], self._read(start, stop), strict=True
-            )
-        )
+        return b"".join(fields)
 
-    def _read(self, start: int, stop: int) -> Iterator[Vector | None]:
-        self._vectors.seek(self._place(start))
-        data = self._vectors.read(self._place(stop) - self._place(start))
-        stored = iter(np.frombuffer(data, self._kind).reshape(-1, self._dimension or 1))
-        for position in range(start, stop):
-            yield next(stored) if self._before[position + 1] > self._before[position] else None
-
-    def _place(self, position: int) -> int:
-        return self._before[position] * self._dimension * self._kind.itemsize
+    def _read(self, start: int, stop: int) -> Iterator[bytes | memoryview]:
+        """Give the encoded vectors of these rows."""
+        first, width = self._before[start], self._width
+        self._vectors.seek(first * width)
+        data = memoryview(self._vectors.read((self._before[stop] - first) * width))
+        for low, high in pairwise(self._before[start : stop + 1]):
+            yield data[(low - first) * width : (high - first) * width] if high > low else NO_VECTOR
 
 
 class CopyStream:

@@ -12,7 +12,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, event, text
 
 from worker import Document, Receipt, submit, wait
 from worker.broker import connect, queue_length
@@ -20,7 +20,7 @@ from worker.db.batches import form, lock_dispatch
 from worker.db.engine import transaction
 from worker.errors import DatabaseUnavailableError, IngestError, NoAnswerError
 from worker.producer import below, cancel, delete, find, restore, retry, status
-from worker.resources import Resources
+from worker.resources import Resources, resources
 from worker.settings import Settings
 from worker.types import Lane, Queue, Status
 
@@ -95,18 +95,29 @@ def test_overlapping_folders_in_opposite_order_do_not_deadlock(connection: Conne
     assert sum(len(r.document_ids) for r in receipts) == PARALLEL * len(names)
 
 
-def test_submitting_deleting_and_restoring_at_once_ends_in_one_live_row(connection: Connection) -> None:
-    submit([note("a.txt")])
-
+def test_submitting_and_deleting_at_once_ends_in_one_live_row(connection: Connection) -> None:
     def call(number: int) -> Receipt:
-        if number % 3 == 0:
-            delete(["a.txt"])
-        elif number % 3 == 1:
-            restore(["a.txt"])
-        return submit([note("a.txt", f"words {number}")])
+        submit([note("a.txt", f"words {number}")])
+        delete(["a.txt"])
+        return submit([note("a.txt", f"other words {number}")])
 
     at_once(call)
     assert list(paths(connection)) == ["a.txt"]
+
+
+def test_path_that_is_taken_in_the_moment_of_restoring_stays_the_newer_ones(connection: Connection) -> None:
+    (old,) = submit([note("a.txt", "old words")]).new
+    delete(["a.txt"])
+    new: list[UUID] = []
+
+    def look(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if "deleted_at = NULL" in statement and not new:
+            new.extend(submit([note("a.txt", "new words")]).new)
+
+    event.listen(resources().engine, "before_cursor_execute", look)
+    assert restore([old]) == 0
+    assert len(new) == 1
+    assert [row.deleted_at is None for row in find([*new, old])] == [True, False]
 
 
 def test_submission_waits_for_a_lock_no_longer_than_it_says(connection: Connection) -> None:

@@ -52,4 +52,4 @@ class WordLlamaEmbedder:
             used = place[: len(ids)]
             self._table.take(np.array(ids, np.intp), axis=0, mode="clip", out=used)
             used.sum(axis=0, out=row)
-            row /= np.float32(max(len(ids), 1))
+            np.divide(row, np.float32(max(len(ids), 1)), out=row)

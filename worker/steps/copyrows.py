@@ -23,6 +23,7 @@ TRAILER = struct.pack("!h", -1)
 _TEXT_OID = 25
 _NULL = struct.pack("!i", -1)
 _LENGTH = struct.Struct("!i")
+NO_VECTOR = _NULL
 _FIELDS = struct.pack("!h", len(COLUMNS))
 _INDEX_TO_TEXT = struct.Struct("!iqiii")
 _VECTOR_HEAD = struct.Struct("!ihh")
@@ -46,33 +47,50 @@ def encode_row(
     heading_path: Sequence[str],
     content_hash: bytes,
     embedding: NDArray[np.floating] | None,
-    metadata: bytes = b"{}",
+    metadata: bytes = _NO_METADATA,
 ) -> bytes:
     """Encode one row. `embedding` is big-endian and of the column's type; `text` and `metadata` are UTF-8."""
-    return b"".join(
-        (
-            prefix,
-            _INDEX_TO_TEXT.pack(8, chunk_index, 4, char_length, len(text)),
-            text,
-            _encoded_texts(tuple(heading_path)),
-            _LENGTH.pack(len(content_hash)),
-            content_hash,
-            *_vector_parts(embedding),
-            _EMPTY_METADATA if metadata == _NO_METADATA else _field(_JSONB_VERSION + metadata),
-        )
+    vector = encode_vector(embedding)
+    fields = row_fields(
+        prefix, chunk_index, char_length, text, tuple(heading_path), content_hash, vector, metadata
+    )
+    return b"".join(fields)
+
+
+def row_fields(
+    prefix: bytes,
+    chunk_index: int,
+    char_length: int,
+    text: bytes,
+    heading_path: tuple[str, ...],
+    content_hash: bytes,
+    vector: bytes | memoryview,
+    metadata: bytes,
+) -> tuple[bytes | memoryview, ...]:
+    """Give what a row consists of, to be joined with other rows. `vector` is an encoded one."""
+    return (
+        prefix,
+        _INDEX_TO_TEXT.pack(8, chunk_index, 4, char_length, len(text)),
+        text,
+        _encoded_texts(heading_path),
+        _LENGTH.pack(len(content_hash)),
+        content_hash,
+        vector,
+        _EMPTY_METADATA if metadata == _NO_METADATA else _field(_JSONB_VERSION + metadata),
     )
 
 
 def encode_vector(embedding: NDArray[np.floating] | None) -> bytes:
     """Encode a vector or halfvec: dimension, an unused word, the numbers (pgvector vector_send)."""
-    return b"".join(_vector_parts(embedding))
+    return NO_VECTOR if embedding is None else encode_vectors([embedding])
 
 
-def _vector_parts(embedding: NDArray[np.floating] | None) -> tuple[bytes | memoryview, ...]:
-    """Give what a vector is joined of: its numbers are not copied before."""
-    if embedding is None:
-        return (_NULL,)
-    return _VECTOR_HEAD.pack(4 + embedding.nbytes, len(embedding), 0), embedding.data
+def encode_vectors(embeddings: Sequence[NDArray[np.floating]]) -> bytes:
+    """Encode vectors of one dimension and type, one after the other, without copying them before."""
+    if not embeddings:
+        return b""
+    head = _VECTOR_HEAD.pack(4 + embeddings[0].nbytes, len(embeddings[0]), 0)
+    return head + head.join(embedding.data for embedding in embeddings)
 
 
 def encode_texts(items: Sequence[str]) -> bytes:

@@ -1,0 +1,66 @@
+"""Put the last figures into docs/benchmarks.md: python -m benchmarks.publish.
+
+Between `<!-- NAME -->` and `<!-- end -->` stand the tables of benchmarks/out/NAME.json, and nothing else.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.report import OUT
+
+PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
+PLACE = re.compile(r"(<!-- (?P<name>\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def main() -> None:
+    PAGE.write_text(PLACE.sub(_filled, PAGE.read_text()))
+
+
+def _filled(place: re.Match[str]) -> str:
+    path = OUT / f"{place['name']}.json"
+    if not path.exists():
+        return place[0]
+    return f"{place[1]}\n{_tables(json.loads(path.read_text()))}\n{place[3]}"
+
+
+def _tables(found: Mapping[str, Any]) -> str:
+    machine, versions = found["machine"], found["versions"]
+    servers = (
+        f"PostgreSQL {versions['postgres']}, pgvector {versions['pgvector']}, Valkey {versions['valkey']}"
+    )
+    parts = [
+        (
+            f"{machine['cpu']}, {machine['cores']} cores, {machine['ram_gib']} GiB, {machine['os']}; "
+            f"Python {versions['python']}, {servers}."
+        ),
+        _table(found["demands"]),
+    ]
+    facts = []
+    for title, figure in found["figures"].items():
+        if isinstance(figure, list):
+            parts += [f"**{title}**", _table(figure)]
+        else:
+            facts.append(f"{title}: {_shown(figure)}")
+    return "\n\n".join([*parts, "; ".join(facts) + "."]) + "\n"
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> str:
+    lines = [
+        list(rows[0]),
+        ["---"] * len(rows[0]),
+        *([_shown(cell) for cell in row.values()] for row in rows),
+    ]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _shown(cell: Any) -> str:
+    if isinstance(cell, bool):
+        return "yes" if cell else "no"
+    return f"{cell:,}" if isinstance(cell, int | float) else str(cell)
+
+
+if __name__ == "__main__":
+    main()
