@@ -22,7 +22,7 @@ from sqlalchemy.exc import DBAPIError
 
 from worker import sources
 from worker.buffer import RowBuffer
-from worker.db import batches, documents
+from worker.db import batches, documents, duplicates
 from worker.db.documents import Claimed, Settled
 from worker.db.engine import transaction
 from worker.encoding import Encoder, Work
@@ -133,7 +133,7 @@ class BatchRun:
         with transaction(self._resources.engine) as connection:
             for project_id in {work.document.project_id for work in works}:
                 hashes = [w.text.content_hash for w in works if w.document.project_id == project_id]
-                found = documents.owners_of(connection, tenant_id, project_id, hashes)
+                found = duplicates.owners_of(connection, tenant_id, project_id, hashes)
                 owners |= {(project_id, content_hash): owner for content_hash, owner in found.items()}
         return owners
 

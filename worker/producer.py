@@ -9,6 +9,7 @@ loses none.
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -77,11 +78,15 @@ def _ids_and_paths(names: Sequence[str | UUID]) -> tuple[list[UUID], list[str]]:
     ids: list[UUID] = []
     paths: list[str] = []
     for name in names:
-        try:
-            ids.append(name if isinstance(name, UUID) else UUID(name))
-        except ValueError:
-            text = storable(str(name))
-            paths += [text] if sources.is_uri(text) else [text, sources.source_path_of(Path(text).absolute())]
+        if isinstance(name, UUID):
+            ids.append(name)
+            continue
+        with suppress(ValueError):
+            ids.append(UUID(name))
+        paths.append(storable(name))
+        if not sources.is_uri(name):
+            with suppress(ValueError):  # no file has such a name
+                paths.append(storable(sources.source_path_of(Path(name).absolute())))
     return ids, paths
 
 

@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import TypeVar
 
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import SQLAlchemyError
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
 from worker.db.engine import is_retryable, make_engine, transaction, unavailable
@@ -64,7 +64,7 @@ class Resources:
             ):
                 with attempt, transaction(self.engine) as connection:
                     answer = question(connection)
-        except DBAPIError as error:
+        except SQLAlchemyError as error:
             if is_retryable(error):
                 raise unavailable(self.settings.database_url, error) from None
             raise

@@ -4,14 +4,22 @@ Sources, later ones win: the file the embedded stack leaves in DATA_DIR, `.env`,
 """
 
 import os
+import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from worker.errors import SettingsError
@@ -30,6 +38,9 @@ _BROKER_SCHEMES = {"redis", "rediss", "redis+socket"}
 # (pgvector README, "HNSW"). A column that cannot be indexed is refused.
 _INDEXABLE = {EmbeddingType.VECTOR: 2000, EmbeddingType.HALFVEC: 4000}
 _WORDLLAMA_DIMENSION = 256
+_QUERY = re.compile(r"[?#]")
+_HIGHEST_PORT = 65_535
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:]*)(:[0-9]+)?")
 
 Seconds = Annotated[int, Field(gt=0, le=86_400)]
 
@@ -107,7 +118,7 @@ class Settings(BaseSettings):
     @field_validator("database_url", "direct_database_url", "search_database_url", "maintenance_database_url")
     @classmethod
     def _postgres_url(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and urlsplit(value.get_secret_value()).scheme not in _POSTGRES_SCHEMES:
+        if value is not None and not _is_url(value, _POSTGRES_SCHEMES):
             raise ValueError(
                 "must be a PostgreSQL URL, for example postgresql://user:password@host:5432/database"
             )
@@ -116,17 +127,19 @@ class Settings(BaseSettings):
     @field_validator("broker_url")
     @classmethod
     def _redis_url(cls, value: SecretStr) -> SecretStr:
-        if urlsplit(value.get_secret_value()).scheme not in _BROKER_SCHEMES:
+        if not _is_url(value, _BROKER_SCHEMES):
             raise ValueError("must be a Redis URL, for example redis://:password@host:6379/0")
         return value
 
     @field_validator("allowed_roots", "allowed_uri_schemes", mode="before")
     @classmethod
-    def _split(cls, value: Any) -> Any:
+    def _split(cls, value: Any, info: ValidationInfo) -> Any:
         """Folders are separated as in PATH, schemes by commas."""
         if not isinstance(value, str):
             return value
-        return tuple(part for part in value.replace(",", os.pathsep).split(os.pathsep) if part)
+        if info.field_name == "allowed_roots":
+            return tuple(part for part in value.split(os.pathsep) if part)
+        return tuple(part.strip().lower() for part in value.split(",") if part.strip())
 
     @field_validator("allowed_roots")
     @classmethod
@@ -173,14 +186,16 @@ def read_settings(**overrides: Any) -> Settings:
 
     Raises SettingsError naming each setting that is missing or wrong; values are never printed.
     """
-    data_dir = Path(os.environ.get("DATA_DIR") or dotenv_values(".env").get("DATA_DIR") or ".ingest")
     try:
+        data_dir = Path(os.environ.get("DATA_DIR") or dotenv_values(".env").get("DATA_DIR") or ".ingest")
         return Settings(
             _env_file=(data_dir / STACK_ENV, ".env"),  # type: ignore[call-arg] # pydantic-settings' own
             **overrides,
         )
     except ValidationError as error:
         raise SettingsError(*_explain(error)) from None
+    except UnicodeDecodeError:
+        raise SettingsError("a settings file is not UTF-8 text", f"look at .env and {STACK_ENV}") from None
 
 
 def configured(name: str) -> str | None:
@@ -229,10 +244,21 @@ def _explain(error: ValidationError) -> tuple[str, str]:
     return f"settings are not usable: {text}", hint
 
 
+def _is_url(value: SecretStr, schemes: set[str]) -> bool:
+    """Tell whether a URL has one of the schemes, and hosts whose ports are numbers."""
+    scheme, _, rest = value.get_secret_value().partition("://")
+    hosts = [_HOST.fullmatch(host) for host in _place(rest).partition("/")[0].split(",")]
+    return scheme in schemes and all(host and int((host[2] or ":0")[1:]) <= _HIGHEST_PORT for host in hosts)
+
+
+def _place(rest: str) -> str:
+    """Give what stands between the last @ and the query: a password may hold any character."""
+    return _QUERY.split(rest.rpartition("@")[2], maxsplit=1)[0]
+
+
 def masked(url: SecretStr | str) -> str:
-    """Render a URL for people: no password, no query."""
+    """Render a URL for people: no user, no password, no query."""
     text = url.get_secret_value() if isinstance(url, SecretStr) else url
-    parts = urlsplit(text)
-    where = parts.hostname or "local socket"
-    port = f":{parts.port}" if parts.port else ""
-    return f"{parts.scheme}://{where}{port}{parts.path}"
+    scheme, _, rest = text.partition("://")
+    place = _place(rest)
+    return f"{scheme}://{place if place and not place.startswith('/') else 'local socket' + place}"

@@ -4,10 +4,10 @@ import os
 import re
 import stat
 from pathlib import Path
-from urllib.parse import quote_from_bytes, unquote_to_bytes, urlsplit
+from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from worker.errors import DocumentError, TransientError
-from worker.settings import Settings
+from worker.settings import Settings, masked
 
 _FILE_URI = "file://"
 _URI = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
@@ -61,8 +61,8 @@ def check_root(path: Path, settings: Settings) -> Path:
     """Resolve a path and hold it against ALLOWED_ROOTS. Raises DocumentError "outside_roots"."""
     try:
         real = path.resolve()
-    except (OSError, RuntimeError):  # a loop of symbolic links: RuntimeError before Python 3.13
-        raise DocumentError("unreadable", f"the path cannot be resolved: {path}") from None
+    except (OSError, RuntimeError, ValueError):  # a loop of links (RuntimeError before Python 3.13), a NUL
+        raise DocumentError("unreadable", f"the path cannot be resolved: {str(path)!r}") from None
     if not any(real.is_relative_to(root) for root in settings.allowed_roots):
         raise DocumentError(
             "outside_roots", f"{path} is outside ALLOWED_ROOTS; add its folder there to ingest it"
@@ -114,7 +114,7 @@ def _read_all(descriptor: int, size: int, limit: int) -> bytes:
 def _read_uri(uri: str, settings: Settings) -> bytes:
     import fsspec
 
-    scheme = urlsplit(uri).scheme
+    scheme = uri.partition("://")[0].lower()
     if scheme not in settings.allowed_uri_schemes:
         raise DocumentError("scheme_not_allowed", f"{scheme}:// is not in ALLOWED_URI_SCHEMES")
     limit = settings.max_document_bytes
@@ -122,21 +122,15 @@ def _read_uri(uri: str, settings: Settings) -> bytes:
         with fsspec.open(uri, "rb") as file:
             return _within_limit(file.read(limit + 1), limit)
     except FileNotFoundError:
-        raise DocumentError("not_found", f"there is nothing at {_shown(uri)}") from None
+        raise DocumentError("not_found", f"there is nothing at {masked(uri)}") from None
     except PermissionError:
-        raise DocumentError("unreadable", f"access to {_shown(uri)} is refused") from None
+        raise DocumentError("unreadable", f"access to {masked(uri)} is refused") from None
     except (ImportError, ValueError) as error:
         raise DocumentError("no_driver", f"{scheme}:// cannot be read here: {error}") from None
     except OSError as error:
         raise TransientError(
-            "source_unavailable", f"{_shown(uri)} does not answer: {type(error).__name__}"
+            "source_unavailable", f"{masked(uri)} does not answer: {type(error).__name__}"
         ) from None
-
-
-def _shown(uri: str) -> str:
-    """Give a URI without what may be a secret in it."""
-    parts = urlsplit(uri)
-    return f"{parts.scheme}://{parts.hostname or ''}{parts.path}"
 
 
 def _within_limit(data: bytes, limit: int) -> bytes:

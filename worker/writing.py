@@ -10,7 +10,7 @@ from sqlalchemy.exc import DBAPIError
 from tenacity import Retrying, retry_if_exception, wait_exponential_jitter
 
 from worker.buffer import RowBuffer
-from worker.db import batches, chunks, documents, segments
+from worker.db import batches, chunks, documents, duplicates, segments
 from worker.db.documents import Claimed, Settled
 from worker.db.engine import describe, is_retryable, transaction, violates_constraint
 from worker.encoding import Work
@@ -106,7 +106,7 @@ class Writer:
             outcomes = [*(work.settled() for work in works), *settled]
             documents.settle(connection, outcomes)
             self._put_off(connection, later)
-            documents.release_duplicates(connection, [outcome.document_id for outcome in outcomes])
+            duplicates.release_duplicates(connection, [outcome.document_id for outcome in outcomes])
             if final:
                 batches.finish(connection, self._lease)
         return Counter(outcome.status.value for outcome in outcomes)

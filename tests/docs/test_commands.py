@@ -90,6 +90,7 @@ def check(words: list[str]) -> None:
         assert words[0].partition("=")[0] in NAMES | VARIABLES, words[0]
         words = words[1:]
     program, *arguments = words or ["export"]
+    program = program.removeprefix(".venv/bin/")
     if program == "ingest":
         check_ingest(arguments)
     elif program == "make":

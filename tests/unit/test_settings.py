@@ -193,11 +193,11 @@ def test_masked_shows_where_and_nothing_else() -> None:
     assert (
         masked("redis+socket:///run/redis.sock?password=hush") == "redis+socket://local socket/run/redis.sock"
     )
-    assert masked("postgresql://u:hush@[::1]:5432/d").endswith("::1:5432/d")
+    assert masked("postgresql://u:hush@[::1]:5432/d").endswith("//[::1]:5432/d")
 
 
 @limits(max_examples=100)
-@given(st.text("ab1/?#:[]%@ é", max_size=8))
+@given(st.text("ab1/?#:[]% é", max_size=8))
 @example("12/34")
 @example("p#w")
 @example("p?w")

@@ -6,7 +6,8 @@ from typing import Any, TypeVar
 
 from pydantic import SecretStr
 from sqlalchemy import URL, Connection, Engine, create_engine, make_url, pool, text
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from worker.errors import DatabaseUnavailableError
 from worker.settings import Settings, masked
@@ -77,6 +78,8 @@ def transaction(engine: Engine, statement_seconds: int = 60) -> Iterator[Connect
 
 def is_retryable(error: BaseException) -> bool:
     """Tell whether the same work may succeed later."""
+    if isinstance(error, PoolTimeoutError):
+        return True
     if not isinstance(error, DBAPIError):
         return False
     code = getattr(error.orig, "pgcode", None)
@@ -108,7 +111,7 @@ def reach(url: SecretStr, question: Callable[[Connection], T]) -> T:
         raise unavailable(url, error) from None
 
 
-def unavailable(url: SecretStr, error: DBAPIError) -> DatabaseUnavailableError:
+def unavailable(url: SecretStr, error: SQLAlchemyError) -> DatabaseUnavailableError:
     """Turn a failed connection into one line that says what to do."""
     said = describe(error)
     hint = "check that PostgreSQL runs there and that DATABASE_URL names its host and port"
@@ -116,6 +119,7 @@ def unavailable(url: SecretStr, error: DBAPIError) -> DatabaseUnavailableError:
         ("password authentication failed", "correct the user or password in DATABASE_URL"),
         ("no password supplied", "put the password into DATABASE_URL"),
         ("does not exist", "correct the database or user name in DATABASE_URL, or create it"),
+        ("QueuePool limit", "raise DATABASE_POOL_SIZE, or ask for less at once"),
         ("too many clients", "lower the worker count or raise max_connections"),
     ):
         if sign in said:

@@ -8,10 +8,13 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import IntegrityError
 
 from worker.db import chunks
-from worker.db.documents import move, release_duplicates, same_project
+from worker.db.documents import move, same_project
+from worker.db.duplicates import release_duplicates
 from worker.steps.fingerprint import source_key
+from worker.steps.storable import storable
 from worker.types import FileType, Lane, Status
 
 
@@ -75,7 +78,7 @@ def find_scope(connection: Connection, tenant: str, project: str | None) -> Scop
             SELECT t.tenant_id, p.project_id FROM tenants t
             LEFT JOIN projects p ON p.tenant_id = t.tenant_id AND p.name = :project
             WHERE t.name = :tenant"""),
-        {"tenant": tenant, "project": project},
+        {"tenant": storable(tenant), "project": None if project is None else storable(project)},
     ).one_or_none()
     if row is None or (project is not None and row.project_id is None):
         return None
@@ -99,7 +102,13 @@ def submit(
     processed it gets a new version, which its worker finds when it finishes.
     """
     written = connection.execute(
-        text(_SUBMIT.format(same_project=same_project(scope.project_id, "d."))),
+        text(
+            _SUBMIT.format(
+                same_project=same_project(scope.project_id, "d."),
+                same_as_input=_SAME.format(new="i"),
+                same_as_excluded=_SAME.format(new="excluded"),
+            )
+        ),
         {
             **scope.parameters,
             "documents": json.dumps([_record(document) for document in documents], ensure_ascii=False),
@@ -125,6 +134,19 @@ def _record(document: Submission) -> dict[str, Any]:
     }
 
 
+# That a live document `d` is as it was submitted last, {new} being what is submitted now.
+_SAME = """
+    d.status NOT IN ('failed', 'cancelled')
+    AND d.file_type = {new}.file_type AND d.metadata = {new}.metadata
+    AND CASE WHEN {new}.content IS NOT NULL THEN d.content IS NOT DISTINCT FROM {new}.content
+             ELSE d.content IS NULL AND coalesce(d.size_bytes = {new}.size_bytes, false)
+                  AND coalesce(d.source_modified_at = {new}.source_modified_at, false) END
+    AND (d.fingerprint IS NULL OR d.status <> 'completed'
+         OR d.fingerprint = sha256(d.content_hash || :recipe || convert_to(d.file_type, 'UTF8')))
+    AND NOT (d.status = 'pending' AND d.lane = 'bulk' AND :lane = 'interactive')"""
+
+# The condition is asked twice: first so that nothing is written for what is unchanged, and again where
+# a row appeared in between: of two equal submissions at once, the second is no change.
 # `json` and not `jsonb`: a string of jsonb is limited to 256 MB, and inline content may come near it.
 # The fingerprint is that of worker/steps/fingerprint.py; a test holds the two together.
 _SUBMIT = """
@@ -139,15 +161,7 @@ WITH input AS (
     SELECT i.* FROM input i
     LEFT JOIN documents d ON d.tenant_id = :tenant_id AND {same_project}
         AND d.source_key = i.source_key AND d.deleted_at IS NULL
-    WHERE d.document_id IS NULL OR :checksum OR NOT (
-        d.status NOT IN ('failed', 'cancelled')
-        AND d.file_type = i.file_type AND d.metadata = i.metadata
-        AND CASE WHEN i.content IS NOT NULL THEN d.content IS NOT DISTINCT FROM i.content
-                 ELSE d.content IS NULL AND coalesce(d.size_bytes = i.size_bytes, false)
-                      AND coalesce(d.source_modified_at = i.source_modified_at, false) END
-        AND (d.fingerprint IS NULL OR d.status <> 'completed'
-             OR d.fingerprint = sha256(d.content_hash || :recipe || convert_to(d.file_type, 'UTF8')))
-        AND NOT (d.status = 'pending' AND d.lane = 'bulk' AND :lane = 'interactive'))
+    WHERE d.document_id IS NULL OR :checksum OR NOT ({same_as_input})
 )
 INSERT INTO documents AS d
     (tenant_id, project_id, source_path, source_key, filename, file_type, size_bytes, source_modified_at,
@@ -162,6 +176,7 @@ ON CONFLICT (tenant_id, project_id, source_key) WHERE deleted_at IS NULL DO UPDA
     status = CASE d.status WHEN 'processing' THEN 'processing' ELSE 'pending' END,
     attempts = 0, isolated = false, duplicate_of = NULL, next_attempt_at = NULL, error_code = NULL,
     error_message = NULL, settled_at = NULL, queued_at = now(), updated_at = now()
+WHERE :checksum OR NOT ({same_as_excluded})
 RETURNING d.document_id, d.requested_version"""
 
 
@@ -224,6 +239,14 @@ def restore(connection: Connection, scope: Scope, document_id: UUID) -> bool:
     Its chunks are searchable when this commits. Where its content got another owner meanwhile, or it
     was deleted while being processed, it is processed again.
     """
+    try:
+        with connection.begin_nested():
+            return _restore(connection, scope, document_id)
+    except IntegrityError:  # its path or content was taken while we looked: now it shows
+        return _restore(connection, scope, document_id)
+
+
+def _restore(connection: Connection, scope: Scope, document_id: UUID) -> bool:
     found = connection.execute(
         text(f"""
             SELECT d.project_id FROM documents d

@@ -6,7 +6,8 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from worker.db import batches
-from worker.db.documents import move, release_duplicates
+from worker.db.documents import move
+from worker.db.duplicates import release_duplicates
 from worker.db.engine import transaction
 from worker.resources import Resources
 from worker.types import Status

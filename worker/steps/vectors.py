@@ -34,6 +34,8 @@ def checked(
     try:
         with np.errstate(over="ignore"):
             matrix: NDArray[np.floating] = np.asarray(vectors).astype(_STORED[column_type])
+    except OverflowError:
+        raise DocumentError("vector_not_finite", "a vector has a number no float can hold") from None
     except (TypeError, ValueError):
         raise DocumentError(
             "vector_dimension", "the vectors are not lists of numbers of one length"
