@@ -61,6 +61,7 @@ def _round(stack: Stack, folder: Path, how_many: int) -> Round:
         assert done == how_many, (done, how_many)
         return watch.seconds / how_many * 1e6, watch.others
 
+    _hash(folder)  # into the page cache
     hashing, others = timed(lambda: _hash(folder))
     rerun, others_too = timed(lambda: how_many - _add(stack, folder))
     checksum, others_again = timed(lambda: _add(stack, folder, checksum=True))

@@ -11,10 +11,11 @@ from uuid import UUID
 from kombu.exceptions import OperationalError
 from redis import RedisError
 from sqlalchemy import Connection
+from sqlalchemy.exc import SQLAlchemyError
 
 from worker import broker
 from worker.db import batches, operations
-from worker.db.engine import transaction
+from worker.db.engine import describe, transaction
 from worker.resources import Resources
 from worker.settings import Settings
 from worker.types import Lane, Queue, TaskName
@@ -39,6 +40,14 @@ def dispatch(resources: Resources) -> int:
         publish(lane, found)
         formed += len(found)
     return formed
+
+
+def fill_window(resources: Resources) -> None:
+    """Dispatch where a failure is nobody's: what was recorded is safe, and beat dispatches it soon."""
+    try:
+        dispatch(resources)
+    except SQLAlchemyError as error:
+        log.warning("not dispatched", extra={"reason": describe(error)})
 
 
 def _form(connection: Connection, lane: Lane, settings: Settings) -> list[UUID]:

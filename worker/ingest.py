@@ -28,6 +28,7 @@ from worker.db.engine import transaction
 from worker.encoding import Encoder, Work
 from worker.errors import DocumentError, LeaseLostError, SkipDocument, TransientError
 from worker.lease import Heartbeat
+from worker.patience import patiently
 from worker.resources import Resources
 from worker.steps import prepare
 from worker.types import Status
@@ -95,14 +96,20 @@ class BatchRun:
 
     def prepare(self, claimed: Sequence[Claimed], tenant_id: UUID) -> list[Work]:
         """Read, compare and cut; gives the works that have a chunk set to be made."""
-        read = []
+        works = self._without_duplicates(self._read_all(claimed), tenant_id)
+        return [work for work in works if self._guard(work.document, partial(self._split, work))]
+
+    def _read_all(self, claimed: Sequence[Claimed]) -> list[Work]:
+        """Read until BATCH_BYTES are in memory: files may have grown since they were submitted."""
+        works: list[Work] = []
         for document in claimed:
-            if self.must_stop():
+            size = sum(work.size_bytes for work in works)
+            if self.must_stop() or (works and size >= self._resources.settings.batch_bytes):
                 break
             self._heart.check()
-            read.append(self._guard(document, partial(self._read, document)))
-        works = self._without_duplicates([work for work in read if work], tenant_id)
-        return [work for work in works if self._guard(work.document, partial(self._split, work))]
+            if work := self._guard(document, partial(self._read, document)):
+                works.append(work)
+        return works
 
     def _read(self, document: Claimed) -> Work | None:
         data = sources.load(document.source_path, document.content, self._resources.settings)
@@ -115,7 +122,7 @@ class BatchRun:
 
     def _without_duplicates(self, works: Sequence[Work], tenant_id: UUID) -> list[Work]:
         """Settle the works whose content another document of the project owns, or is about to."""
-        owners = self._owners(works, tenant_id)
+        owners = patiently(partial(self._owners, works, tenant_id), self.must_stop)
         first: list[Work] = []
         for work in works:
             document = work.document
@@ -135,7 +142,9 @@ class BatchRun:
                 hashes = [w.text.content_hash for w in works if w.document.project_id == project_id]
                 found = duplicates.owners_of(connection, tenant_id, project_id, hashes)
                 owners |= {(project_id, content_hash): owner for content_hash, owner in found.items()}
-        return owners
+        # whoever is here with another content is about to stop owning: two files may swap theirs
+        leaving = {work.document.document_id: work.text.content_hash for work in works}
+        return {key: owner for key, owner in owners.items() if leaving.get(owner, key[1]) == key[1]}
 
     def _split(self, work: Work) -> bool:
         settings = self._resources.settings
@@ -153,7 +162,7 @@ class BatchRun:
         """Plan, embed and encode; gives the works whose rows are in the buffer."""
         if not works:
             return []
-        encoder.look_up(tenant_id, works)
+        patiently(partial(encoder.look_up, tenant_id, works), self.must_stop)
         done: list[Work] = []
         for group in encoder.groups(works):
             try:
@@ -172,7 +181,9 @@ class BatchRun:
             return group if self._guard(work.document, partial(encoder.encode, group)) else []
         try:
             encoder.encode(group)
-        except DocumentError:
+        except (DBAPIError, LeaseLostError, HandBackError):
+            raise
+        except Exception:  # noqa: BLE001 -- whatever it is, `_guard` gives it to the document it belongs to
             return [work for alone in group for work in self._encode(encoder, [alone])]
         return group
 

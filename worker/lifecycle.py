@@ -80,6 +80,7 @@ class Heart:
     def stop(self) -> None:
         """End, and take the heartbeat away."""
         self._stop.set()
+        self._thread.join(1)  # a beat under way must not come after our leaving
         try:
             with transaction(self._engine, 1) as connection:
                 operations.stop_heart(connection, self._name)

@@ -22,7 +22,7 @@ from sqlalchemy import Connection
 from worker import sources
 from worker.db import overview, submissions
 from worker.db.submissions import Scope
-from worker.dispatch import dispatch
+from worker.dispatch import fill_window
 from worker.document import Document
 from worker.errors import IngestError, NoAnswerError
 from worker.resources import resources
@@ -103,6 +103,7 @@ def wait(
     """
     limit = None if timeout_seconds is None else time.monotonic() + timeout_seconds
     while True:
+        asked = time.monotonic()
         left = resources().transact(partial(overview.unsettled, document_ids=document_ids))
         progress(left)
         if left == 0:
@@ -112,7 +113,8 @@ def wait(
                 f"{left:,} documents were not settled within {timeout_seconds:g} s",
                 "they go on by themselves; `ingest status` follows them, `ingest doctor` finds what is wrong",
             )
-        time.sleep(poll_seconds)
+        # asking about very many documents takes a while itself: it must not become the load
+        time.sleep(max(poll_seconds, 10 * (time.monotonic() - asked)))
 
 
 def cancel(
@@ -131,7 +133,7 @@ def retry(
 ) -> int:
     """Try failed and cancelled documents again, with all their attempts; gives how many."""
     count = _on_documents(partial(submissions.retry, error_code=error_code), documents, tenant, project)
-    dispatch(resources())
+    fill_window(resources())
     return count
 
 
@@ -143,7 +145,7 @@ def delete(
     names = iter(documents)
     while part := list(islice(names, 1000)):
         count += _on_documents(submissions.delete, part, tenant, project)
-    dispatch(resources())
+    fill_window(resources())
     return count
 
 
@@ -161,7 +163,7 @@ def restore(
         return sum(submissions.restore(connection, scope, document_id) for document_id in found)
 
     count = resources().transact(change)
-    dispatch(resources())
+    fill_window(resources())
     return count
 
 
@@ -236,12 +238,27 @@ def _on_documents(
         named = None if documents is None else _identify(connection, scope, documents)
         return change(connection, scope, named)
 
-    return resources().transact(run)
+    total = count = resources().transact(run)
+    while documents is None and count == submissions.SLICE:
+        count = resources().transact(run)
+        total += count
+    return total
 
 
 def _identify(connection: Connection, scope: Scope, names: Sequence[str | UUID]) -> list[UUID]:
+    """Give the ids of named documents. Raises IngestError for a path that names one in several projects."""
     ids, paths = _ids_and_paths(names)
-    return [row.document_id for row in overview.documents(connection, scope, ids=ids, paths=paths)]
+    found = overview.documents(connection, scope, ids=ids, paths=paths)
+    projects: dict[str, UUID | None] = {}
+    for row in found:
+        if (
+            projects.setdefault(row.source_path, row.project_id) != row.project_id
+            and row.document_id not in ids
+        ):
+            raise IngestError(
+                f"{row.source_path} is a document of several projects", "name the project, or give the id"
+            )
+    return [row.document_id for row in found]
 
 
 def _known(connection: Connection, tenant: str, project: str | None) -> Scope:

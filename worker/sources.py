@@ -1,5 +1,6 @@
 """Where a document's bytes come from: inline, a local file under the allowed roots, or a storage URI."""
 
+import errno
 import os
 import re
 import stat
@@ -9,6 +10,10 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 from worker.errors import DocumentError, TransientError
 from worker.settings import Settings, masked
 
+# why a file cannot be opened now and will not be later; the rest (too many open files, I/O) may pass
+_FINAL = {
+    errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ENXIO, errno.EISDIR,
+}  # fmt: skip
 _FILE_URI = "file://"
 _URI = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 # O_NONBLOCK: opening a FIFO must not wait for its writer; O_NOFOLLOW: the path is resolved already.
@@ -77,7 +82,8 @@ def _read_file(path: Path, settings: Settings) -> bytes:
     except FileNotFoundError:
         raise DocumentError("not_found", f"there is no file {path}") from None
     except OSError as error:
-        raise DocumentError("unreadable", f"{path} cannot be opened: {error.strerror}") from None
+        kind = DocumentError if error.errno in _FINAL else TransientError
+        raise kind("unreadable", f"{path} cannot be opened: {error.strerror}") from None
     try:
         return _read_regular(descriptor, path, settings.max_document_bytes)
     finally:

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from worker.db import submissions
 from worker.db.submissions import Scope, Submission
-from worker.dispatch import dispatch
+from worker.dispatch import fill_window
 from worker.document import Document, submission
 from worker.errors import DocumentError, IngestError
 from worker.resources import resources
@@ -65,7 +65,7 @@ def submit(
         receipt += _submit_slice(part, scope, lane, checksum=checksum)
         progress(len(part))
         if receipt.document_ids:
-            dispatch(resources())
+            fill_window(resources())
     return receipt
 
 

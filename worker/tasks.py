@@ -1,16 +1,19 @@
 """Celery tasks: shells that decode arguments, call one service and map its errors to a policy."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 from uuid import UUID
 
 from celery import Task, shared_task
 from celery.utils.log import get_task_logger
+from kombu.exceptions import OperationalError
+from redis import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
 from worker.db.engine import describe, is_retryable
-from worker.dispatch import dispatch
+from worker.dispatch import fill_window
 from worker.errors import IngestError, LeaseLostError
 from worker.ingest import ingest_batch
 from worker.lifecycle import stopping
@@ -27,8 +30,10 @@ def ingest_batch_task(self: Task, batch_id: str) -> dict[str, Any]:
     """Process one batch; gives its counts for Flower. What became of it is in the database."""
 
     def report(done: int, total: int) -> None:
-        # A state Celery does not know is shown by Flower as it is, with its result.
-        self.send_event("task-progress", result=f"{done} of {total} documents")
+        # A state Celery does not know is shown by Flower as it is, with its result. Nobody may be there
+        # to hear it: a lost broker is no trouble of this batch.
+        with suppress(OperationalError, RedisError, OSError):
+            self.send_event("task-progress", retry=False, result=f"{done} of {total} documents")
 
     try:
         counts = ingest_batch(
@@ -43,21 +48,12 @@ def ingest_batch_task(self: Task, batch_id: str) -> dict[str, Any]:
         if is_retryable(error):
             raise self.retry(countdown=min(2 ** (self.request.retries + 1), 60), exc=error) from None
         raise
-    _dispatch_next()
+    if not stopping():
+        fill_window(resources())
     if counts is None:
         return {"batch": batch_id, "outcome": "not ours"}
     log.info("batch %s done: %s", batch_id, counts)
     return {"batch": batch_id, **counts}
-
-
-def _dispatch_next() -> None:
-    """Fill the window again. If it fails, beat does it."""
-    if stopping():
-        return
-    try:
-        dispatch(resources())
-    except SQLAlchemyError as error:
-        log.warning("not dispatched: %s", describe(error))
 
 
 @shared_task(name=TaskName.SEARCH_QUERY.value, ignore_result=False)
@@ -86,7 +82,13 @@ def _ids(hit: Any) -> dict[str, str]:
 def _chore_task(name: TaskName) -> None:
     @shared_task(name=name.value, ignore_result=True)
     def chore() -> dict[str, Any]:
-        return run_chore(resources(), name.value.removeprefix("maintain."))
+        try:
+            return run_chore(resources(), name.value.removeprefix("maintain."))
+        except SQLAlchemyError as error:
+            if not is_retryable(error):
+                raise
+            log.warning("%s: the database is away or busy: %s", name.value, describe(error))
+            return {"outcome": "failed"}
 
 
 for _name in TaskName:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
-from tenacity import Retrying, retry_if_exception, wait_exponential_jitter
 
 from worker.buffer import RowBuffer
 from worker.db import batches, chunks, documents, duplicates, segments
@@ -15,6 +14,7 @@ from worker.db.documents import Claimed, Settled
 from worker.db.engine import describe, is_retryable, transaction, violates_constraint
 from worker.encoding import Work
 from worker.errors import DocumentError, TransientError
+from worker.patience import patiently
 from worker.resources import Resources
 from worker.settings import Settings
 from worker.types import Status
@@ -22,6 +22,7 @@ from worker.types import Status
 log = logging.getLogger(__name__)
 
 WRITE_SECONDS = 300
+_REFUSED = "write_refused"
 
 Later = tuple[Claimed, TransientError]
 
@@ -71,7 +72,7 @@ class Writer:
                 raise
             if violates_constraint(error, "documents_owner_key"):
                 return  # another got the content first: from the backlog it is found a duplicate
-            refused = DocumentError("write_refused", f"PostgreSQL refused the rows: {describe(error)}")
+            refused = DocumentError(_REFUSED, f"PostgreSQL refused the rows: {describe(error)}")
             self._one_outcome(ended(work.document, Status.FAILED, refused))
 
     def _one_outcome(self, outcome: Settled) -> None:
@@ -81,20 +82,19 @@ class Writer:
             if is_retryable(error):
                 raise
             log.exception("outcome refused", extra={"document": str(outcome.document_id)})
+            if outcome.error_code != _REFUSED:  # a way out for every document, or it would go round for ever
+                text = "PostgreSQL refused to record what became of it"
+                self._one_outcome(
+                    Settled(outcome.document_id, Status.FAILED, error_code=_REFUSED, error_message=text)
+                )
 
     def _persist(
         self, works: Sequence[Work], settled: Sequence[Settled], later: Sequence[Later], *, final: bool
     ) -> None:
         """Try the write again while the trouble passes. A repeated commit meets the fence."""
-        for attempt in Retrying(
-            retry=retry_if_exception(is_retryable),
-            wait=wait_exponential_jitter(multiplier=0.2, max=5),
-            stop=lambda _: self._must_stop(),
-            reraise=True,
-        ):
-            with attempt:
-                written = self._transaction(works, settled, later, final=final)
-        self.written += written
+        self.written += patiently(
+            lambda: self._transaction(works, settled, later, final=final), self._must_stop
+        )
 
     def _transaction(
         self, works: Sequence[Work], settled: Sequence[Settled], later: Sequence[Later], *, final: bool
@@ -104,6 +104,8 @@ class Writer:
             works, settled = self._still_wanted(connection, works, settled)
             self._replace_chunks(connection, works, settled)
             outcomes = [*(work.settled() for work in works), *settled]
+            edited = [work.document.document_id for work in works if work.document.fingerprint]
+            documents.give_up_fingerprints(connection, edited)
             documents.settle(connection, outcomes)
             self._put_off(connection, later)
             duplicates.release_duplicates(connection, [outcome.document_id for outcome in outcomes])
@@ -119,12 +121,12 @@ class Writer:
         owners = [outcome.duplicate_of for outcome in settled if outcome.duplicate_of]
         current, owning = documents.lock_current(connection, self._lease.batch_id, ids, owners)
         works = [work for work in works if work.document.document_id in current]
-        owning |= {work.document.document_id for work in works}
+        owning |= {work.document.document_id: work.text.content_hash for work in works}
         return works, [
             outcome
             for outcome in settled
             if outcome.document_id in current
-            and (outcome.duplicate_of is None or outcome.duplicate_of in owning)
+            and (outcome.duplicate_of is None or owning.get(outcome.duplicate_of) == outcome.content_hash)
         ]
 
     def _replace_chunks(

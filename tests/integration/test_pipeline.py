@@ -11,6 +11,7 @@ from sqlalchemy import Connection, text
 
 from worker import Document, submit
 from worker.dispatch import dispatch
+from worker.errors import TransientError
 from worker.ingest import ingest_batch
 from worker.producer import cancel, delete, find, restore, retry
 from worker.resources import Resources
@@ -534,3 +535,173 @@ def test_interactive_goes_first_and_tenants_take_turns(resources: Resources, con
 def test_a_document_without_chunks_is_skipped(drain: Drain) -> None:
     submit([Document.chunks([], source_path="none")])
     assert drain() == {"skipped": 1}
+
+
+# -- what a review found ----------------------------------------------------------------------------
+
+
+def test_a_vanished_file_whose_name_is_not_utf8_fails_once_and_for_all(
+    drain: Drain, connection: Connection, tmp_path: Path
+) -> None:
+    gone = Path(os.fsdecode(os.fsencode(tmp_path) + b"/gone\xe9.txt"))
+    submit([Document.found(gone, 1, 1), text_of("a.txt", "good words")])
+    assert drain() == {"completed": 1, "failed": 1}
+    assert one(connection, "SELECT error_code FROM documents WHERE status = 'failed'") == "not_found"
+
+
+def test_files_that_swap_contents_in_a_batch_keep_both_chunk_sets(
+    resources: Resources, drain: Drain, connection: Connection
+) -> None:
+    submit([text_of("a.txt", "words of a"), text_of("b.txt", "words of b")])
+    drain()
+    submit([text_of("a.txt", "words of b"), text_of("b.txt", "words of a")])
+    batch_id = one(connection, "SELECT batch_id FROM batches WHERE state = 'queued'")
+    assert ingest_batch(resources, batch_id, "test") == {"completed": 2}
+    assert one(connection, "SELECT sum(chunks_embedded) FROM documents") == 0
+
+
+def test_a_duplicate_of_a_document_that_changed_meanwhile_is_processed_again(
+    resources: Resources, drain: Drain, connection: Connection
+) -> None:
+    submit([text_of("owner.txt", "first words")])
+    drain()
+    submit([text_of("twin.txt", "first words"), text_of("other.txt", "other words")])
+    batch_id = one(connection, "SELECT batch_id FROM batches WHERE state = 'queued'")
+
+    def the_owner_changes(_done: int, _total: int) -> None:
+        submit([text_of("owner.txt", "second words")])
+        found = connection.execute(text("SELECT batch_id FROM batches WHERE state = 'queued'"))
+        for other in found.scalars().all():
+            ingest_batch(resources, other, "another")
+
+    assert ingest_batch(resources, batch_id, "test", report=the_owner_changes) == {"completed": 1}
+    assert drain() == {"completed": 1}
+    assert live_texts(connection, find(["twin.txt"])[0].document_id) == ["first words"]
+
+
+def test_a_document_deleted_while_pending_comes_back_as_a_duplicate_of_its_contents_new_owner(
+    drain: Drain, connection: Connection
+) -> None:
+    (document_id,) = submit([text_of("a.txt", "the words")]).new
+    drain()
+    submit([text_of("a.txt", "newer words")])
+    delete([document_id])
+    submit([text_of("b.txt", "the words")])
+    drain()
+    assert restore([document_id]) == 1
+    assert drain() == {"completed": 1}
+    assert live_texts(connection, document_id) == ["newer words"]
+
+
+def test_files_that_grew_are_read_up_to_the_bytes_of_a_batch(
+    drain: Drain, connection: Connection, tmp_path: Path, resources: Resources
+) -> None:
+    files = [tmp_path / f"{n}.txt" for n in range(4)]
+    for n, file in enumerate(files):
+        file.write_text(f"word{n} " * 10_000)
+    small = Resources(read_settings(batch_bytes=100_000))
+    submit([Document.found(file, 1, 1) for file in files])
+    batch_id = one(connection, "SELECT batch_id FROM batches")
+    assert ingest_batch(small, batch_id, "test") == {"completed": 2}
+    small.close()
+    assert one(connection, "SELECT count(*) FROM documents WHERE status = 'pending' AND attempts = 0") == 2
+    assert drain() == {"completed": 2}
+
+
+def test_an_edit_does_not_wait_for_the_pause_of_the_version_before_it(
+    connection: Connection, drain: Drain, tmp_path: Path
+) -> None:
+    (document_id,) = submit([text_of("a.txt", "words")]).new
+    batch_id = one(connection, "SELECT batch_id FROM batches")
+    refusing = Resources(read_settings())
+    refusing.__dict__["embedder"] = EditsAndFails()
+    assert ingest_batch(refusing, batch_id, "test") == {}
+    refusing.close()
+    stored = row(connection, document_id)
+    assert (stored.status, stored.next_attempt_at, stored.error_code) == ("pending", None, None)
+    assert drain() == {"completed": 1}
+    assert live_texts(connection, document_id) == ["other words"]
+
+
+class EditsAndFails:
+    """An embedding provider that is away, while the document it is asked about is edited."""
+
+    model = "away"
+
+    def embed(self, texts: Any) -> Any:
+        submit([text_of("a.txt", "other words")])
+        raise TransientError("embedding_unavailable", "the provider does not answer")
+
+
+class Away:
+    """An embedding provider that is away."""
+
+    model = "away"
+
+    def embed(self, texts: Any) -> Any:
+        raise TransientError("embedding_unavailable", "the provider does not answer")
+
+
+def test_a_passing_trouble_is_tried_again_later_and_ends_when_attempts_are_used_up(
+    connection: Connection,
+) -> None:
+    (document_id,) = submit([text_of("a.txt", "words")]).new
+    impatient = Resources(read_settings(max_attempts=2))
+    impatient.__dict__["embedder"] = Away()
+    for attempt in (1, 2):
+        batch_id = one(connection, "SELECT batch_id FROM batches WHERE state = 'queued'")
+        ingest_batch(impatient, batch_id, "test")
+        stored = row(connection, document_id)
+        assert stored.attempts == attempt
+        connection.execute(text("UPDATE documents SET queued_at = now()"))
+        dispatch(impatient)
+    assert (stored.status, stored.error_code) == ("failed", "embedding_unavailable")
+    assert "after 2 attempts" in stored.error_message
+    impatient.close()
+
+
+class Breaks:
+    """A model with a fault of ours: one text breaks it."""
+
+    model = "breaks"
+
+    def __init__(self, sound: Any) -> None:
+        self._sound = sound
+
+    def embed(self, texts: Any) -> Any:
+        if any("storm" in item for item in texts):
+            raise ZeroDivisionError("a fault")
+        return self._sound.embed(texts)
+
+
+def test_a_fault_of_ours_fails_the_document_it_belongs_to(
+    connection: Connection, resources: Resources
+) -> None:
+    submit([text_of("a.txt", "calm seas"), text_of("b.txt", "a storm"), text_of("c.txt", "fair wind")])
+    broken = Resources(read_settings())
+    broken.__dict__["embedder"] = Breaks(resources.embedder)
+    batch_id = one(connection, "SELECT batch_id FROM batches")
+    assert ingest_batch(broken, batch_id, "test") == {"completed": 2, "failed": 1}
+    broken.close()
+    assert find(["b.txt"])[0].error_code == "internal"
+
+
+def test_a_tenant_whose_documents_are_locked_does_not_stop_the_lane(
+    resources: Resources, connection: Connection
+) -> None:
+    submit([text_of("a.txt", "words")], tenant="a")
+    connection.execute(text("DELETE FROM batches USING documents d WHERE false"))
+    connection.execute(text("UPDATE documents SET batch_id = NULL"))
+    connection.execute(text("DELETE FROM batches"))
+    submit([text_of("a.txt", "words")], tenant="b")
+    connection.execute(text("UPDATE documents SET batch_id = NULL"))
+    connection.execute(text("DELETE FROM batches"))
+    connection.execute(text("UPDATE tenants SET bulk_served_at = NULL"))
+    with resources.engine.connect() as holder:
+        holder.execute(
+            text(
+                "SELECT 1 FROM documents JOIN tenants t USING (tenant_id) WHERE t.name = 'a' FOR UPDATE OF documents"
+            )
+        )
+        assert dispatch(resources) == 1
+        holder.rollback()

@@ -44,12 +44,14 @@ def queued_count(connection: Connection, lane: Lane) -> int:
 
 def form(connection: Connection, lane: Lane, settings: Settings) -> UUID | None:
     """Form one batch of the tenant that has waited longest for its turn; None when nothing waits."""
-    tenant_id = _next_tenant(connection, lane)
-    if tenant_id is None:
-        return None
-    chosen = _fill(_waiting(connection, lane, tenant_id, settings.batch_documents), settings.batch_bytes)
-    if not chosen:
-        return None
+    for tenant_id in _next_tenants(connection, lane):
+        waiting = _waiting(connection, lane, tenant_id, settings.batch_documents)
+        if chosen := _fill(waiting, settings.batch_bytes):
+            return _record(connection, lane, tenant_id, chosen)
+    return None
+
+
+def _record(connection: Connection, lane: Lane, tenant_id: UUID, chosen: list[UUID]) -> UUID:
     batch_id: UUID = connection.execute(
         text("""
             INSERT INTO batches (tenant_id, lane, documents, published_at, publications)
@@ -67,7 +69,8 @@ def form(connection: Connection, lane: Lane, settings: Settings) -> UUID | None:
     return batch_id
 
 
-def _next_tenant(connection: Connection, lane: Lane) -> UUID | None:
+def _next_tenants(connection: Connection, lane: Lane) -> list[UUID]:
+    """Give a few, whose turn it is: all documents of the first may be locked by an edit under way."""
     found = connection.execute(
         text(f"""
             SELECT t.tenant_id FROM tenants t
@@ -75,10 +78,10 @@ def _next_tenant(connection: Connection, lane: Lane) -> UUID | None:
                 SELECT 1 FROM documents d
                 WHERE d.tenant_id = t.tenant_id AND d.lane = :lane AND d.status = 'pending'
                   AND d.batch_id IS NULL AND d.deleted_at IS NULL AND d.queued_at <= now())
-            ORDER BY t.{lane.value}_served_at NULLS FIRST, t.tenant_id LIMIT 1"""),
+            ORDER BY t.{lane.value}_served_at NULLS FIRST, t.tenant_id LIMIT 5"""),
         {"lane": lane.value},
     )
-    return found.scalar()
+    return list(found.scalars())
 
 
 def _waiting(connection: Connection, lane: Lane, tenant_id: UUID, limit: int) -> Sequence[Row[Any]]:
@@ -206,7 +209,7 @@ def free_pending(connection: Connection) -> int:
     freed = connection.execute(
         text("""
             UPDATE documents d SET batch_id = NULL, updated_at = now()
-            FROM batches b
-            WHERE b.batch_id = d.batch_id AND d.status = 'pending' AND b.finished_at IS NOT NULL""")
+            WHERE d.batch_id IS NOT NULL AND d.status = 'pending' AND NOT EXISTS (
+                SELECT 1 FROM batches b WHERE b.batch_id = d.batch_id AND b.finished_at IS NULL)""")
     )
     return freed.rowcount

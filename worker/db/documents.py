@@ -9,6 +9,7 @@ from uuid import UUID
 from sqlalchemy import Connection, Row, text
 
 from worker.errors import DocumentError
+from worker.steps.storable import storable
 from worker.types import SETTLED, FileType, Status
 
 # Who may enter a status from where. A submission also makes pending of anything but processing, in
@@ -48,8 +49,6 @@ class Claimed:
     filename: str
     content: bytes | None
     file_type: FileType
-    size_bytes: int | None
-    content_hash: bytes | None
     fingerprint: bytes | None
     total_chunks: int | None
     attempts: int
@@ -81,26 +80,32 @@ def move(
     change: str = "",
     returning: str = "",
     join: str = "",
+    most: int | None = None,
     **parameters: Any,
 ) -> Sequence[Row[Any]]:
     """Move the documents `where` (on alias d) says to a status, from the statuses that may enter it.
 
     The one place that writes `status`, besides submission. Rows are locked in id order. `change` sets
     more columns, reading from the row source `join` where given; it has one row a document, told by
-    its document_id, as alias o. Gives (document_id, *returning) of what moved.
+    its document_id, as alias o. `most` bounds how many move. Gives (document_id, *returning) of what moved.
     """
     source, same = (f", {join}", " AND o.document_id = d.document_id") if join else ("", "")
     statement = f"""
         WITH chosen AS (
             SELECT d.document_id FROM documents d{source}
             WHERE d.status = ANY(:from_statuses) AND ({where}){same}
-            ORDER BY d.document_id FOR NO KEY UPDATE OF d)
+            ORDER BY d.document_id LIMIT :most FOR NO KEY UPDATE OF d)
         UPDATE documents d SET status = :to_status, updated_at = now(), {_ENTRY[to]}{_more(change)}
         FROM chosen{source} WHERE d.document_id = chosen.document_id{same}
         RETURNING d.document_id{_more(returning)}"""
     return connection.execute(
         text(statement),
-        {"to_status": to.value, "from_statuses": [status.value for status in TRANSITIONS[to]], **parameters},
+        {
+            "to_status": to.value,
+            "from_statuses": [status.value for status in TRANSITIONS[to]],
+            "most": most,
+            **parameters,
+        },
     ).all()
 
 
@@ -111,8 +116,8 @@ def _more(columns: str) -> str:
 def start(connection: Connection, batch_id: UUID) -> list[Claimed]:
     """Take a claimed batch's documents into processing: one attempt is charged, the version noted."""
     columns = (
-        "d.tenant_id, d.project_id, d.source_path, d.filename, d.content, d.file_type, d.size_bytes,"
-        " d.content_hash, d.fingerprint, d.total_chunks, d.attempts"
+        "d.tenant_id, d.project_id, d.source_path, d.filename, d.content, d.file_type,"
+        " d.fingerprint, d.total_chunks, d.attempts"
     )
     found = move(
         connection,
@@ -134,8 +139,6 @@ def _claimed(row: Row[Any]) -> Claimed:
         filename=row.filename,
         content=_bytes(row.content),
         file_type=FileType(row.file_type),
-        size_bytes=row.size_bytes,
-        content_hash=_bytes(row.content_hash),
         fingerprint=_bytes(row.fingerprint),
         total_chunks=row.total_chunks,
         attempts=row.attempts,
@@ -148,18 +151,18 @@ def _bytes(value: Any) -> bytes | None:
 
 def lock_current(
     connection: Connection, batch_id: UUID, document_ids: Sequence[UUID], owners: Iterable[UUID] = ()
-) -> tuple[set[UUID], set[UUID]]:
+) -> tuple[set[UUID], dict[UUID, bytes]]:
     """Lock documents (and the owners their duplicates point at) in id order.
 
     Gives those that are still this batch's to finish (an edit or a deletion since the claim takes a
-    document away), and those owners that still own their content.
+    document away), and the contents that are owned: {document_id: content_hash}.
     """
     locked = connection.execute(
         text("""
             SELECT document_id,
                    batch_id = :batch_id AND status = 'processing' AND deleted_at IS NULL
                        AND claimed_version = requested_version AS current,
-                   fingerprint IS NOT NULL AND deleted_at IS NULL AS owns
+                   CASE WHEN fingerprint IS NOT NULL AND deleted_at IS NULL THEN content_hash END AS owns
             FROM documents WHERE document_id = ANY(:ids)
             ORDER BY document_id FOR NO KEY UPDATE"""),
         {"batch_id": batch_id, "ids": list({*document_ids, *owners})},
@@ -167,7 +170,7 @@ def lock_current(
     mine = set(document_ids)
     return (
         {row.document_id for row in locked if row.current and row.document_id in mine},
-        {row.document_id for row in locked if row.owns},
+        {row.document_id: bytes(row.owns) for row in locked if row.owns},
     )
 
 
@@ -196,6 +199,14 @@ _OUTCOME_COLUMNS = {
 }
 
 
+def give_up_fingerprints(connection: Connection, document_ids: Sequence[UUID]) -> None:
+    """Stop owning before the new contents are settled: documents of one batch may swap theirs."""
+    connection.execute(
+        text("UPDATE documents SET fingerprint = NULL, total_chunks = NULL WHERE document_id = ANY(:ids)"),
+        {"ids": list(document_ids)},
+    )
+
+
 def settle(connection: Connection, settled: Sequence[Settled]) -> None:
     """Write the outcomes of processed documents: a statement a status."""
     for status in sorted({outcome.status for outcome in settled}):
@@ -222,22 +233,8 @@ def _record(outcome: Settled) -> dict[str, Any]:
         "size_bytes": outcome.size_bytes,
         "cleaned": dict(outcome.cleaned),
         "error_code": outcome.error_code,
-        "error_message": outcome.error_message,
+        "error_message": None if outcome.error_message is None else storable(outcome.error_message),
     }
-
-
-def put_back(
-    connection: Connection, batch_id: UUID, document_ids: Sequence[UUID], *, attempted: bool = False
-) -> None:
-    """Return a batch's unfinished documents to the backlog, at once; uncharged unless `attempted`."""
-    move(
-        connection,
-        Status.PENDING,
-        where="d.batch_id = :batch_id AND d.document_id = ANY(:ids)",
-        change="queued_at = now()" + ("" if attempted else ", attempts = greatest(d.attempts - 1, 0)"),
-        batch_id=batch_id,
-        ids=list(document_ids),
-    )
 
 
 def try_later(
@@ -247,7 +244,9 @@ def try_later(
     move(
         connection,
         Status.PENDING,
-        where="d.batch_id = :batch_id AND d.document_id = :document_id",
+        # an edit that came meanwhile does not wait for the version before it
+        where="d.batch_id = :batch_id AND d.document_id = :document_id"
+        " AND d.claimed_version = d.requested_version",
         change="next_attempt_at = now() + make_interval(secs => :seconds),"
         " queued_at = now() + make_interval(secs => :seconds),"
         " error_code = :code, error_message = :message",
@@ -255,5 +254,5 @@ def try_later(
         document_id=document_id,
         seconds=seconds,
         code=error.code,
-        message=error.message,
+        message=storable(error.message),
     )

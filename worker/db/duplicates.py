@@ -1,6 +1,6 @@
 """Who owns a content, and who inherits it: one owner a content in a project, the others point at it."""
 
-import json
+from collections import defaultdict
 from collections.abc import Sequence
 from uuid import UUID
 
@@ -11,7 +11,12 @@ from worker.types import Status
 
 
 def owners_of(
-    connection: Connection, tenant_id: UUID, project_id: UUID | None, hashes: Sequence[bytes]
+    connection: Connection,
+    tenant_id: UUID,
+    project_id: UUID | None,
+    hashes: Sequence[bytes],
+    *,
+    lock: bool = False,
 ) -> dict[bytes, UUID]:
     """Find who owns these contents in a tenant's project: {content_hash: document_id}."""
     if not hashes:
@@ -20,7 +25,8 @@ def owners_of(
         text(f"""
             SELECT content_hash, document_id FROM documents
             WHERE tenant_id = :tenant_id AND {same_project(project_id)} AND content_hash = ANY(:hashes)
-              AND fingerprint IS NOT NULL AND deleted_at IS NULL"""),
+              AND fingerprint IS NOT NULL AND deleted_at IS NULL
+            ORDER BY document_id {"FOR NO KEY UPDATE" if lock else ""}"""),
         {"tenant_id": tenant_id, "project_id": project_id, "hashes": list(hashes)},
     )
     return {bytes(row.content_hash): row.document_id for row in found}
@@ -29,47 +35,45 @@ def owners_of(
 def release_duplicates(connection: Connection, document_ids: Sequence[UUID]) -> int:
     """Find new owners for the duplicates of documents that may have stopped owning their content.
 
-    A duplicate whose target still owns its content is left alone. Where another document owns it, all
-    are pointed there; else the oldest becomes pending, and the others point at it. Gives the number
-    of documents that became pending.
+    A duplicate whose target still owns its content, or is on its way to, is left alone. Where another
+    document owns it, all are pointed there; else the oldest becomes pending, and the others point at
+    it. Duplicates and new owners are locked: one that is deleted meanwhile inherits nothing. Gives the
+    number of documents that became pending.
     """
-    parameters = {"ids": list(document_ids)}
-    connection.execute(text(_REPOINT), parameters)
-    heirs = connection.execute(text(_HEIRS), parameters).all()
-    if not heirs:
-        return 0
-    # first the heirs leave `duplicate`, then their siblings may point at them
-    targets = {str(row.document_id): str(row.duplicate_of) for row in heirs}
+    strays = connection.execute(text(_STRAYS), {"ids": list(document_ids)}).all()
+    groups: dict[tuple[UUID, UUID | None, bytes], list[UUID]] = defaultdict(list)
+    for row in sorted(strays, key=lambda row: (row.created_at, row.document_id)):
+        groups[row.tenant_id, row.project_id, bytes(row.content_hash)].append(row.document_id)
+    heirs: list[UUID] = []
+    for (tenant_id, project_id, content_hash), members in groups.items():
+        owner = owners_of(connection, tenant_id, project_id, [content_hash], lock=True).get(content_hash)
+        if owner is None:
+            owner = members[0]
+            heirs.append(owner)
+        _point(connection, [member for member in members if member != owner], owner)
     move(
         connection,
         Status.PENDING,
         where="d.document_id = ANY(:heirs)",
         change="queued_at = now(), attempts = 0",
-        heirs=[row.document_id for row in heirs],
-    )
-    connection.execute(
-        text("""
-            UPDATE documents d SET duplicate_of = heir.key::uuid, updated_at = now()
-            FROM json_each_text(:targets) AS heir
-            WHERE d.status = 'duplicate' AND d.duplicate_of = heir.value::uuid AND d.deleted_at IS NULL"""),
-        {"targets": json.dumps(targets)},
+        heirs=heirs,
     )
     return len(heirs)
 
 
+def _point(connection: Connection, document_ids: Sequence[UUID], owner: UUID) -> None:
+    connection.execute(
+        text("UPDATE documents SET duplicate_of = :owner, updated_at = now() WHERE document_id = ANY(:ids)"),
+        {"owner": owner, "ids": list(document_ids)},
+    )
+
+
 # Duplicates, among those pointing at :ids, whose target is no longer the owner nor on its way to be.
 _STRAYS = """
-    documents d JOIN documents t ON t.tenant_id = d.tenant_id AND t.document_id = d.duplicate_of
+    SELECT d.document_id, d.tenant_id, d.project_id, d.content_hash, d.created_at
+    FROM documents d JOIN documents t ON t.tenant_id = d.tenant_id AND t.document_id = d.duplicate_of
     WHERE t.document_id = ANY(:ids) AND d.status = 'duplicate' AND d.deleted_at IS NULL
       AND NOT (t.deleted_at IS NULL
                AND (t.status IN ('pending', 'processing')
-                    OR t.fingerprint IS NOT NULL AND t.content_hash = d.content_hash))"""
-_REPOINT = f"""
-    UPDATE documents u SET duplicate_of = o.document_id, updated_at = now()
-    FROM documents o
-    WHERE u.document_id IN (SELECT d.document_id FROM {_STRAYS})
-      AND o.tenant_id = u.tenant_id AND o.project_id IS NOT DISTINCT FROM u.project_id
-      AND o.content_hash = u.content_hash AND o.fingerprint IS NOT NULL AND o.deleted_at IS NULL"""
-_HEIRS = f"""
-    SELECT DISTINCT ON (d.duplicate_of) d.document_id, d.duplicate_of FROM {_STRAYS}
-    ORDER BY d.duplicate_of, d.created_at, d.document_id"""
+                    OR t.fingerprint IS NOT NULL AND t.content_hash = d.content_hash))
+    ORDER BY d.document_id FOR NO KEY UPDATE OF d"""

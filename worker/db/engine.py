@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pydantic import SecretStr
 from sqlalchemy import URL, Connection, Engine, create_engine, make_url, pool, text
@@ -15,10 +15,11 @@ from worker.settings import Settings, masked
 T = TypeVar("T")
 
 # SQLSTATE classes and codes after which the same work may succeed: connection trouble, shutdown or
-# crash of the server, serialization failure, deadlock, lock not available, too many connections, full
-# disk (PostgreSQL manual, appendix A). A connection cut by the kernel or an idle-in-transaction
+# crash of the server, a cancelled or timed-out statement, serialization failure, deadlock, lock not
+# available, too many connections, full disk, I/O error, a server that became a standby (PostgreSQL
+# manual, appendix A). A connection cut by the kernel or an idle-in-transaction
 # timeout carries no code at all.
-_RETRYABLE = ("08", "57P0", "40001", "40P01", "55P03", "53", "25P03")
+_RETRYABLE = ("08", "57P0", "57014", "40001", "40P01", "55P03", "53", "58030", "25P03", "25P04", "25006")
 _KEEPALIVES = {
     "connect_timeout": 5,
     "keepalives_idle": 10,
@@ -125,8 +126,3 @@ def unavailable(url: SecretStr, error: SQLAlchemyError) -> DatabaseUnavailableEr
         if sign in said:
             hint = mend
     return DatabaseUnavailableError(f"PostgreSQL at {masked(url)} is not usable: {said}", hint)
-
-
-def rows(connection: Connection, statement: str, **parameters: Any) -> list[Any]:
-    """Run one statement and give all its rows."""
-    return list(connection.execute(text(statement), parameters))

@@ -57,8 +57,8 @@ def documents(
     """Give the documents with these ids or source paths, deleted ones included, newest first."""
     return connection.execute(
         text(f"""
-            SELECT d.document_id, d.filename, d.source_path, d.status, d.file_type, d.size_bytes,
-                   d.total_chunks, d.attempts, d.next_attempt_at, d.error_code, d.error_message,
+            SELECT d.document_id, d.project_id, d.filename, d.source_path, d.status, d.file_type,
+                   d.size_bytes, d.total_chunks, d.attempts, d.next_attempt_at, d.error_code, d.error_message,
                    d.duplicate_of, d.cleaned, d.metadata, d.fingerprint IS NOT NULL AS searchable,
                    d.created_at, d.updated_at, d.settled_at, d.deleted_at
             FROM documents d

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import IntegrityError
 
 from worker.db import chunks
-from worker.db.documents import move, same_project
+from worker.db.documents import give_up_fingerprints, move, same_project
 from worker.db.duplicates import release_duplicates
 from worker.steps.fingerprint import source_key
 from worker.steps.storable import storable
@@ -180,13 +180,21 @@ WHERE :checksum OR NOT ({same_as_excluded})
 RETURNING d.document_id, d.requested_version"""
 
 
+# A call for a whole tenant goes in slices of this many documents: each is a transaction of bounded length.
+SLICE = 5_000
+
+
 def cancel(connection: Connection, scope: Scope, document_ids: Sequence[UUID] | None) -> int:
-    """Cancel what is not settled: these documents, or all of the scope. What was searchable stays so."""
+    """Cancel what is not settled: these documents, or a slice of the scope's; gives how many.
+
+    What was searchable stays so.
+    """
     chosen = "" if document_ids is None else " AND d.document_id = ANY(:ids)"
     moved = move(
         connection,
         Status.CANCELLED,
         where=f"{scope.condition()} AND d.deleted_at IS NULL{chosen}",
+        most=SLICE if document_ids is None else None,
         ids=list(document_ids or ()),
         **scope.parameters,
     )
@@ -197,7 +205,7 @@ def cancel(connection: Connection, scope: Scope, document_ids: Sequence[UUID] | 
 def retry(
     connection: Connection, scope: Scope, document_ids: Sequence[UUID] | None, error_code: str | None = None
 ) -> int:
-    """Make failed and cancelled documents pending again with all their attempts; gives how many."""
+    """Make failed and cancelled documents pending again: these, or a slice of the scope's; gives how many."""
     chosen = "" if document_ids is None else " AND d.document_id = ANY(:ids)"
     if error_code is not None:
         chosen += " AND d.error_code = :error_code"
@@ -206,6 +214,7 @@ def retry(
         Status.PENDING,
         where=f"{scope.condition()} AND d.deleted_at IS NULL AND d.status IN ('failed', 'cancelled'){chosen}",
         change="attempts = 0, isolated = false, queued_at = now(), error_code = NULL, error_message = NULL",
+        most=SLICE if document_ids is None else None,
         ids=list(document_ids or ()),
         error_code=error_code,
         **scope.parameters,
@@ -259,18 +268,17 @@ def _restore(connection: Connection, scope: Scope, document_id: UUID) -> bool:
     scope = Scope(scope.tenant_id, found.project_id)
     if _path_is_taken(connection, scope, document_id):
         return False
-    again = move(
+    taken = _content_is_taken(connection, scope, document_id)
+    move(
         connection,
         Status.PENDING,
-        where=f"{scope.condition()} AND d.document_id = :id AND (d.status IN ('processing', 'duplicate')"
-        f" OR {_taken(scope)})",
-        change="queued_at = now(), attempts = 0, "
-        + ", ".join(f"{c} = CASE WHEN {_taken(scope)} THEN NULL ELSE d.{c} END" for c in _CHUNK_SET),
-        returning="d.fingerprint",
+        where="d.document_id = :id AND (:taken OR d.status IN ('processing', 'duplicate'))",
+        change="queued_at = now(), attempts = 0",
         id=document_id,
-        **scope.parameters,
+        taken=taken,
     )
-    if again and again[0].fingerprint is None:
+    if taken:
+        give_up_fingerprints(connection, [document_id])
         chunks.purge_trash(connection, [document_id])
     connection.execute(
         text("UPDATE documents SET deleted_at = NULL, updated_at = now() WHERE document_id = :id"),
@@ -278,9 +286,6 @@ def _restore(connection: Connection, scope: Scope, document_id: UUID) -> bool:
     )
     chunks.untrash(connection, [document_id])
     return True
-
-
-_CHUNK_SET = ("fingerprint", "total_chunks")
 
 
 def _path_is_taken(connection: Connection, scope: Scope, document_id: UUID) -> bool:
@@ -293,11 +298,16 @@ def _path_is_taken(connection: Connection, scope: Scope, document_id: UUID) -> b
     return found.one_or_none() is not None
 
 
-def _taken(scope: Scope) -> str:
-    """Give the condition that another document owns the content of the chunk set of `d`."""
-    return f"""(d.fingerprint IS NOT NULL AND EXISTS (
-        SELECT 1 FROM documents o WHERE {scope.condition("o.")} AND o.content_hash = d.content_hash
-          AND o.fingerprint IS NOT NULL AND o.deleted_at IS NULL))"""
+def _content_is_taken(connection: Connection, scope: Scope, document_id: UUID) -> bool:
+    """Tell whether another document owns the content of the chunk set this one has."""
+    found = connection.execute(
+        text(f"""
+            SELECT 1 FROM documents d JOIN documents o ON o.content_hash = d.content_hash
+            WHERE d.document_id = :id AND d.fingerprint IS NOT NULL AND {scope.condition("o.")}
+              AND o.fingerprint IS NOT NULL AND o.deleted_at IS NULL"""),
+        {"id": document_id, **scope.parameters},
+    )
+    return found.first() is not None
 
 
 def live_paths(connection: Connection, scope: Scope, prefixes: Sequence[str]) -> list[tuple[UUID, str]]:

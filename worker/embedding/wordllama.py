@@ -30,6 +30,9 @@ class WordLlamaEmbedder:
         model = wordllama.WordLlama.load(cache_dir=folder, disable_download=True)
         self._tokenizer, self._table = model.tokenizer, model.embedding
         self._tokenizer.no_padding()
+        # It would keep 10,000 short texts and their tokens, some 100 MB, to meet the same text again:
+        # we never hand it one twice.
+        self._tokenizer.model._resize_cache(0)  # noqa: SLF001 -- there is no other way
 
     def embed(self, texts: Sequence[str]) -> Matrix:
         """Give a (len(texts), 256) matrix, not normalised.

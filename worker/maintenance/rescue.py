@@ -14,8 +14,11 @@ from worker.types import Status
 
 MOST_BATCHES = 100
 
-# A document is stranded when its batch is over, or gone from under it.
-_STRANDED = "d.batch_id IN (SELECT b.batch_id FROM batches b WHERE b.finished_at IS NOT NULL)"
+# A document is stranded when its batch is over. (Asked so that only documents in a batch are read.)
+_STRANDED = (
+    "d.batch_id IS NOT NULL AND NOT EXISTS"
+    " (SELECT 1 FROM batches b WHERE b.batch_id = d.batch_id AND b.finished_at IS NULL)"
+)
 _USED_UP = "d.attempts >= :max_attempts AND d.claimed_version = d.requested_version"
 
 
