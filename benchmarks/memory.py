@@ -45,10 +45,12 @@ class Peaks:
     def watching(self) -> Iterator["Peaks"]:
         """Look until the end of the block."""
         self._thread.start()
-        yield self
-        self._look()
-        self._stop.set()
-        self._thread.join()
+        try:
+            yield self
+            self._look()
+        finally:
+            self._stop.set()
+            self._thread.join()
 
     @property
     def highest(self) -> float:

@@ -20,7 +20,7 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from worker import sources
-from worker.db import overview, submissions
+from worker.db import deletions, overview, submissions
 from worker.db.submissions import Scope
 from worker.dispatch import fill_window
 from worker.document import Document
@@ -144,7 +144,7 @@ def delete(
     count = 0
     names = iter(documents)
     while part := list(islice(names, 1000)):
-        count += _on_documents(submissions.delete, part, tenant, project)
+        count += _on_documents(deletions.delete, part, tenant, project)
     fill_window(resources())
     return count
 
@@ -159,8 +159,8 @@ def restore(
 
     def change(connection: Connection) -> int:
         scope = _known(connection, tenant, project)
-        found = _identify(connection, scope, documents)
-        return sum(submissions.restore(connection, scope, document_id) for document_id in found)
+        found = _identify(connection, scope, documents, deleted=True)
+        return sum(deletions.restore(connection, scope, document_id) for document_id in found)
 
     count = resources().transact(change)
     fill_window(resources())
@@ -245,16 +245,20 @@ def _on_documents(
     return total
 
 
-def _identify(connection: Connection, scope: Scope, names: Sequence[str | UUID]) -> list[UUID]:
-    """Give the ids of named documents. Raises IngestError for a path that names one in several projects."""
+def _identify(
+    connection: Connection, scope: Scope, names: Sequence[str | UUID], *, deleted: bool = False
+) -> list[UUID]:
+    """Give the ids of named documents, the live or the deleted ones.
+
+    Raises IngestError for a path that names one in several projects.
+    """
     ids, paths = _ids_and_paths(names)
-    found = overview.documents(connection, scope, ids=ids, paths=paths)
+    rows = overview.documents(connection, scope, ids=ids, paths=paths)
+    found = [row for row in rows if (row.deleted_at is not None) is deleted]
     projects: dict[str, UUID | None] = {}
     for row in found:
-        if (
-            projects.setdefault(row.source_path, row.project_id) != row.project_id
-            and row.document_id not in ids
-        ):
+        first = projects.setdefault(row.source_path, row.project_id)
+        if first != row.project_id and row.document_id not in ids:
             raise IngestError(
                 f"{row.source_path} is a document of several projects", "name the project, or give the id"
             )

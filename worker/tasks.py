@@ -19,7 +19,7 @@ from worker.ingest import ingest_batch
 from worker.lifecycle import stopping
 from worker.maintenance.run import run_chore
 from worker.resources import resources
-from worker.search import search
+from worker.searching import search
 from worker.types import TaskName
 
 log = get_task_logger(__name__)

@@ -22,7 +22,6 @@ from worker.types import Status
 log = logging.getLogger(__name__)
 
 WRITE_SECONDS = 300
-_REFUSED = "write_refused"
 
 Later = tuple[Claimed, TransientError]
 
@@ -72,7 +71,7 @@ class Writer:
                 raise
             if violates_constraint(error, "documents_owner_key"):
                 return  # another got the content first: from the backlog it is found a duplicate
-            refused = DocumentError(_REFUSED, f"PostgreSQL refused the rows: {describe(error)}")
+            refused = DocumentError("write_refused", f"PostgreSQL refused the rows: {describe(error)}")
             self._one_outcome(ended(work.document, Status.FAILED, refused))
 
     def _one_outcome(self, outcome: Settled) -> None:
@@ -82,11 +81,15 @@ class Writer:
             if is_retryable(error):
                 raise
             log.exception("outcome refused", extra={"document": str(outcome.document_id)})
-            if outcome.error_code != _REFUSED:  # a way out for every document, or it would go round for ever
-                text = "PostgreSQL refused to record what became of it"
-                self._one_outcome(
-                    Settled(outcome.document_id, Status.FAILED, error_code=_REFUSED, error_message=text)
+            if outcome.error_code != "write_refused":  # without a way out it would go round for ever
+                refused = DocumentError("write_refused", "PostgreSQL refused to record what became of it")
+                failed = Settled(
+                    outcome.document_id,
+                    Status.FAILED,
+                    error_code=refused.code,
+                    error_message=refused.message,
                 )
+                self._one_outcome(failed)
 
     def _persist(
         self, works: Sequence[Work], settled: Sequence[Settled], later: Sequence[Later], *, final: bool

@@ -25,6 +25,10 @@ def one(connection: Connection, statement: str, **parameters: Any) -> Any:
     return connection.execute(text(statement), parameters).scalar_one()
 
 
+def void(_count: int) -> None:
+    """Make a report of a call whose count does not matter."""
+
+
 def row(connection: Connection, document_id: UUID) -> Any:
     return connection.execute(
         text("SELECT * FROM documents WHERE document_id = :id"), {"id": document_id}
@@ -445,7 +449,7 @@ def test_a_document_deleted_during_processing_leaves_no_chunks(
 ) -> None:
     (document_id,) = submit([text_of("a.txt", "some words")]).new
     batch_id = one(connection, "SELECT batch_id FROM batches")
-    ingest_batch(resources, batch_id, "test", report=lambda *_: print(delete([document_id])))
+    ingest_batch(resources, batch_id, "test", report=lambda *_: void(delete([document_id])))
     assert live_texts(connection, document_id) == []
     assert restore([document_id]) == 1
     assert drain() == {"completed": 1}
@@ -457,7 +461,7 @@ def test_cancelled_documents_stay_where_they_are_until_retried(
     submit([text_of("a.txt", "words of a"), text_of("b.txt", "words of b")])
     batch_id = one(connection, "SELECT batch_id FROM batches")
     assert cancel(["a.txt"]) == 1
-    assert ingest_batch(resources, batch_id, "test", report=lambda *_: print(cancel())) == {}
+    assert ingest_batch(resources, batch_id, "test", report=lambda *_: void(cancel())) == {}
     assert {found.status for found in find(["a.txt", "b.txt"])} == {"cancelled"}
     assert retry() == 2
     assert drain() == {"completed": 2}
@@ -628,7 +632,7 @@ class EditsAndFails:
 
     model = "away"
 
-    def embed(self, texts: Any) -> Any:
+    def embed(self, _texts: Any) -> Any:
         submit([text_of("a.txt", "other words")])
         raise TransientError("embedding_unavailable", "the provider does not answer")
 
@@ -638,7 +642,7 @@ class Away:
 
     model = "away"
 
-    def embed(self, texts: Any) -> Any:
+    def embed(self, _texts: Any) -> Any:
         raise TransientError("embedding_unavailable", "the provider does not answer")
 
 
@@ -700,7 +704,8 @@ def test_a_tenant_whose_documents_are_locked_does_not_stop_the_lane(
     with resources.engine.connect() as holder:
         holder.execute(
             text(
-                "SELECT 1 FROM documents JOIN tenants t USING (tenant_id) WHERE t.name = 'a' FOR UPDATE OF documents"
+                "SELECT 1 FROM documents d NATURAL JOIN (SELECT tenant_id FROM tenants WHERE name = 'a') t"
+                " FOR UPDATE OF d"
             )
         )
         assert dispatch(resources) == 1

@@ -297,7 +297,13 @@ def test_without_a_project_those_of_every_project_are_meant() -> None:
     submit([note("a.txt")], project="p")
     assert len(find(["a.txt"])) == 2
     assert len(find(["a.txt"], project="p")) == 1
-    assert (cancel(project="p"), retry(), delete(["a.txt"]), restore(["a.txt"])) == (1, 1, 2, 2)
+    assert (cancel(project="p"), retry()) == (1, 1)
+    with pytest.raises(IngestError, match="several projects"):
+        delete(["a.txt"])
+    assert (delete(["a.txt"], project="p"), delete(["a.txt"])) == (1, 1)
+    with pytest.raises(IngestError, match="several projects"):
+        restore(["a.txt"])
+    assert restore(["a.txt"], project="p") == 1
 
 
 def test_documents_of_others_are_not_found_nor_changed() -> None:

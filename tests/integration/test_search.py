@@ -18,7 +18,7 @@ from worker.db.migrate import migrate
 from worker.errors import IngestError
 from worker.producer import _hit, delete, restore
 from worker.resources import Resources
-from worker.search import search
+from worker.searching import search
 from worker.settings import Settings, read_settings
 from worker.tasks import search_task
 from worker.types import GivenChunk, Hit

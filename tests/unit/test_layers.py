@@ -14,7 +14,13 @@ FILES = sorted((ROOT / "worker").rglob("*.py"))
 # From the top down. The first part of a module's name below `worker` tells its layer; "" is worker itself.
 LAYERS = [
     ("entry", "app tasks lifecycle transport producer submitting document cli stack"),
-    ("services", "ingest encoding writing dispatch search lease buffer sources resources broker maintenance"),
+    (
+        "services",
+        (
+            "ingest encoding writing dispatch searching lease patience buffer sources resources broker"
+            " maintenance"
+        ),
+    ),
     ("adapters", "db embedding embedded"),
     ("pure", "steps"),
     ("ground", "types errors settings"),
@@ -36,7 +42,7 @@ PURE = {
 ERRORS = {"DBAPIError", "SQLAlchemyError"}
 SQLALCHEMY = {
     "worker.cli": (ERRORS, "an error that reaches main() becomes one line"),
-    "worker.dispatch": ({"Connection"}, "type of what it hands to db/"),
+    "worker.dispatch": (ERRORS | {"Connection"}, "what fails here, beat does"),
     "worker.ingest": (ERRORS, "database trouble is the batch's, not a document's"),
     "worker.lease": (ERRORS | {"Engine"}, "a beat that fails is tried again"),
     "worker.lifecycle": (ERRORS, "a heartbeat that fails must not end the worker"),
@@ -57,7 +63,7 @@ SQLALCHEMY = {
     "worker.maintenance.vacuum": ({"Connection", "text"}, "VACUUM, and what needs it"),
 }
 CELERY = {"app", "tasks", "lifecycle", "transport", "producer", "dispatch", "cli"}
-REDIS = {"broker", "dispatch", "transport", "cli", "embedded"}
+REDIS = {"broker", "dispatch", "tasks", "transport", "cli", "embedded"}
 
 # Modules that may be longer, and why.
 LONG = {"worker/db/models.py": "declarations: one function a table, nothing to follow"}

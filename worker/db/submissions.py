@@ -8,10 +8,8 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection, text
-from sqlalchemy.exc import IntegrityError
 
-from worker.db import chunks
-from worker.db.documents import give_up_fingerprints, move, same_project
+from worker.db.documents import move, same_project
 from worker.db.duplicates import release_duplicates
 from worker.steps.fingerprint import source_key
 from worker.steps.storable import storable
@@ -220,94 +218,6 @@ def retry(
         **scope.parameters,
     )
     return len(moved)
-
-
-def delete(connection: Connection, scope: Scope, document_ids: Sequence[UUID] | None) -> int:
-    """Soft-delete documents: at once gone from every search, restorable; gives how many."""
-    deleted = connection.execute(
-        text(f"""
-            WITH chosen AS (
-                SELECT d.document_id FROM documents d
-                WHERE {scope.condition()} AND d.document_id = ANY(:ids) AND d.deleted_at IS NULL
-                ORDER BY d.document_id FOR NO KEY UPDATE)
-            UPDATE documents d SET deleted_at = now(), updated_at = now(),
-                   batch_id = CASE d.status WHEN 'processing' THEN d.batch_id END
-            FROM chosen WHERE d.document_id = chosen.document_id
-            RETURNING d.document_id"""),
-        {"ids": list(document_ids or ()), **scope.parameters},
-    ).scalars()
-    gone = list(deleted)
-    chunks.trash(connection, gone)
-    release_duplicates(connection, gone)
-    return len(gone)
-
-
-def restore(connection: Connection, scope: Scope, document_id: UUID) -> bool:
-    """Bring a deleted document back; False when there is none, or a newer one has taken its path.
-
-    Its chunks are searchable when this commits. Where its content got another owner meanwhile, or it
-    was deleted while being processed, it is processed again.
-    """
-    try:
-        with connection.begin_nested():
-            return _restore(connection, scope, document_id)
-    except IntegrityError:  # its path or content was taken while we looked: now it shows
-        return _restore(connection, scope, document_id)
-
-
-def _restore(connection: Connection, scope: Scope, document_id: UUID) -> bool:
-    found = connection.execute(
-        text(f"""
-            SELECT d.project_id FROM documents d
-            WHERE {scope.condition()} AND d.document_id = :id AND d.deleted_at IS NOT NULL
-            FOR NO KEY UPDATE"""),
-        {"id": document_id, **scope.parameters},
-    ).one_or_none()
-    if found is None:
-        return False
-    scope = Scope(scope.tenant_id, found.project_id)
-    if _path_is_taken(connection, scope, document_id):
-        return False
-    taken = _content_is_taken(connection, scope, document_id)
-    move(
-        connection,
-        Status.PENDING,
-        where="d.document_id = :id AND (:taken OR d.status IN ('processing', 'duplicate'))",
-        change="queued_at = now(), attempts = 0",
-        id=document_id,
-        taken=taken,
-    )
-    if taken:
-        give_up_fingerprints(connection, [document_id])
-        chunks.purge_trash(connection, [document_id])
-    connection.execute(
-        text("UPDATE documents SET deleted_at = NULL, updated_at = now() WHERE document_id = :id"),
-        {"id": document_id},
-    )
-    chunks.untrash(connection, [document_id])
-    return True
-
-
-def _path_is_taken(connection: Connection, scope: Scope, document_id: UUID) -> bool:
-    found = connection.execute(
-        text(f"""
-            SELECT 1 FROM documents n WHERE {scope.condition("n.")} AND n.deleted_at IS NULL
-              AND n.source_key = (SELECT source_key FROM documents WHERE document_id = :id)"""),
-        {"id": document_id, **scope.parameters},
-    )
-    return found.one_or_none() is not None
-
-
-def _content_is_taken(connection: Connection, scope: Scope, document_id: UUID) -> bool:
-    """Tell whether another document owns the content of the chunk set this one has."""
-    found = connection.execute(
-        text(f"""
-            SELECT 1 FROM documents d JOIN documents o ON o.content_hash = d.content_hash
-            WHERE d.document_id = :id AND d.fingerprint IS NOT NULL AND {scope.condition("o.")}
-              AND o.fingerprint IS NOT NULL AND o.deleted_at IS NULL"""),
-        {"id": document_id, **scope.parameters},
-    )
-    return found.first() is not None
 
 
 def live_paths(connection: Connection, scope: Scope, prefixes: Sequence[str]) -> list[tuple[UUID, str]]:

@@ -35,7 +35,7 @@ def checked(
         with np.errstate(over="ignore"):
             matrix: NDArray[np.floating] = np.asarray(vectors).astype(_STORED[column_type])
     except OverflowError:
-        raise DocumentError("vector_not_finite", "a vector has a number no float can hold") from None
+        raise DocumentError("vector_not_finite", "a vector has a number too large for any float") from None
     except (TypeError, ValueError):
         raise DocumentError(
             "vector_dimension", "the vectors are not lists of numbers of one length"
