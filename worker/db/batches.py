@@ -172,19 +172,25 @@ def fence(connection: Connection, lease: Lease) -> None:
 
 def finish(connection: Connection, lease: Lease) -> None:
     """End a fenced batch: whatever it still holds goes back to the backlog, uncharged."""
-    move(
-        connection,
-        Status.PENDING,
-        where="d.batch_id = :batch_id",
-        change="queued_at = now(), attempts = greatest(d.attempts - 1, 0)",
-        batch_id=lease.batch_id,
-    )
+    held = text("SELECT 1 FROM documents WHERE batch_id = :batch_id LIMIT 1")
+    if connection.execute(held, {"batch_id": lease.batch_id}).first() is not None:
+        _hand_back(connection, lease)
     connection.execute(
         text("""
             UPDATE batches SET state = 'finished', lease_token = NULL, lease_expires_at = NULL,
                    progress = documents, finished_at = now(), updated_at = now()
             WHERE batch_id = :batch_id"""),
         {"batch_id": lease.batch_id},
+    )
+
+
+def _hand_back(connection: Connection, lease: Lease) -> None:
+    move(
+        connection,
+        Status.PENDING,
+        where="d.batch_id = :batch_id",
+        change="queued_at = now(), attempts = greatest(d.attempts - 1, 0)",
+        batch_id=lease.batch_id,
     )
 
 

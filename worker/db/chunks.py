@@ -64,11 +64,13 @@ def known_vectors(
     """Find vectors the tenant already has for these chunk hashes, in one query, the trash included."""
     if not hashes:
         return {}
+    filled = segments.in_list([*segments.visible(connection), TRASH])
     found = connection.execute(
         text(f"""
             SELECT DISTINCT ON (content_hash) content_hash, {column_type.value}_send(embedding) AS sent
             FROM chunks
-            WHERE tenant_id = :tenant_id AND content_hash = ANY(:hashes) AND embedding IS NOT NULL"""),
+            WHERE segment IN ({filled}) AND tenant_id = :tenant_id AND content_hash = ANY(:hashes)
+              AND embedding IS NOT NULL"""),
         {"tenant_id": tenant_id, "hashes": list(hashes)},
     )
     number = _NUMBER[column_type]

@@ -201,6 +201,8 @@ _OUTCOME_COLUMNS = {
 
 def give_up_fingerprints(connection: Connection, document_ids: Sequence[UUID]) -> None:
     """Stop owning before the new contents are settled: documents of one batch may swap theirs."""
+    if not document_ids:
+        return
     connection.execute(
         text("UPDATE documents SET fingerprint = NULL, total_chunks = NULL WHERE document_id = ANY(:ids)"),
         {"ids": list(document_ids)},
