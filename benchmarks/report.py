@@ -101,7 +101,9 @@ class MachineFacts:
 
 def machine() -> MachineFacts:
     memory = round(psutil.virtual_memory().total / (1 << 30), 1)
-    return MachineFacts(_cpu(), os.cpu_count() or 1, memory, f"{platform.system()} {platform.release()}")
+    return MachineFacts(
+        _cpu(), os.cpu_count() or 1, memory, f"{platform.system()} {platform.release().partition('-')[0]}"
+    )
 
 
 def _cpu() -> str:

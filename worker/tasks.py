@@ -1,5 +1,6 @@
 """Celery tasks: shells that decode arguments, call one service and map its errors to a policy."""
 
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
@@ -24,12 +25,19 @@ from worker.types import TaskName
 
 log = get_task_logger(__name__)
 
+_REPORT_SECONDS = 1
+
 
 @shared_task(name=TaskName.INGEST_BATCH.value, bind=True, max_retries=5)
 def ingest_batch_task(self: Task, batch_id: str) -> dict[str, Any]:
     """Process one batch; gives its counts for Flower. What became of it is in the database."""
+    told = time.monotonic()
 
     def report(done: int, total: int) -> None:
+        nonlocal told
+        if time.monotonic() - told < _REPORT_SECONDS:
+            return
+        told = time.monotonic()
         # A state Celery does not know is shown by Flower as it is, with its result. Nobody may be there
         # to hear it: a lost broker is no trouble of this batch.
         with suppress(OperationalError, RedisError, OSError):

@@ -216,7 +216,9 @@ def settle(connection: Connection, settled: Sequence[Settled]) -> None:
         move(
             connection,
             status,
-            where="true",
+            # named here, too: without statistics yet the planner would read all of `documents`
+            where="d.document_id = ANY(:ids)",
+            ids=[outcome.document_id for outcome in settled if outcome.status is status],
             change=_OUTCOME_COLUMNS[status],
             join=_OUTCOMES,
             outcomes=json.dumps(records),
