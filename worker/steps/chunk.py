@@ -11,6 +11,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 from pathlib import PurePosixPath
 
 from semantic_text_splitter import MarkdownSplitter, TextSplitter
@@ -53,12 +54,13 @@ WORD_START = re.compile(r"(?<!\S)\S")
 
 ZERO_WIDTH_JOINER = "\u200d"
 # CommonMark where chunking needs it, but fences at any indent: inside list items it is more than three.
-MARK = re.compile(
-    r"^(?:[ \t]*(?P<fence>`{3,}|~{3,})(?P<info>[^\r\n]*)"
+_MARK = (
+    r"(?P<line>[ \t]*(?P<fence>`{3,}|~{3,})(?P<info>[^\r\n]*)"
     r"| {0,3}(?P<level>#{1,6})(?:[ \t]+(?P<title>[^\r\n]*))?(?=[\r\n]|\Z)"
-    r"| {0,3}(?P<underline>=+|-+)[ \t]*(?=[\r\n]|\Z))",
-    re.MULTILINE,
+    r"| {0,3}(?P<underline>=+|-+)[ \t]*(?=[\r\n]|\Z))"
 )
+FIRST_MARK = re.compile(_MARK)
+MARK = re.compile("\n" + _MARK)  # `re` looks for a character many times faster than for "^"
 CLOSING_HASHES = re.compile(r"(?:^|[ \t])#+[ \t]*\Z")
 FRONT_MATTER = re.compile(r"---[ \t]*\r?\n(?=[\w-]+:)(?:(?!---)[^\n]*\n)*+---[ \t]*(?:\r?\n|\Z)")
 NOT_A_PARAGRAPH = re.compile(r"\s*(?:[>|#`~<]|[-*+] |\d+[.)] |$)")
@@ -228,7 +230,7 @@ def _shown(text: str, start: int, end: int, size: int, overlap: int) -> str:
 def _overlap_start(text: str, start: int, overlap: int) -> int:
     """Begin the overlap at the first word within reach; in scripts without spaces, at a whole character."""
     floor = max(0, start - overlap)
-    if text[floor:start].isspace():
+    if floor == start or text[floor:start].isspace():
         return start
     near = min(start, floor + max(overlap // 2, NEAR))
     if word := WORD_START.search(text, floor, near):
@@ -243,17 +245,18 @@ def _outline_of(text: str) -> Outline:
     headings: list[Heading] = []
     fences: list[tuple[int, int]] = []
     opened: re.Match[str] | None = None
-    for mark in MARK.finditer(text, body):
+    first = FIRST_MARK.match(text, body)
+    for mark in chain([first] if first else [], MARK.finditer(text, body)):
         if opened:
             if _closes(opened, mark):
-                fences.append((opened.start(), text.find("\n", mark.end()) + 1 or len(text)))
+                fences.append((opened.start("line"), text.find("\n", mark.end()) + 1 or len(text)))
                 opened = None
         elif _opens(mark):
             opened = mark
         elif heading := _heading(text, body, mark):
             headings.append(heading)
     if opened:
-        fences.append((opened.start(), len(text)))
+        fences.append((opened.start("line"), len(text)))
     return Outline(tuple(headings), tuple(fences))
 
 
@@ -281,12 +284,13 @@ def _closes(opened: re.Match[str], mark: re.Match[str]) -> bool:
 
 def _heading(text: str, body: int, mark: re.Match[str]) -> Heading | None:
     if mark["level"]:
-        return Heading(mark.start(), len(mark["level"]), _title(mark["title"] or ""))
+        return Heading(mark.start("line"), len(mark["level"]), _title(mark["title"] or ""))
     if not mark["underline"]:
         return None
-    line = text.rfind("\n", body, max(mark.start() - 1, body)) + 1 or body
+    start = mark.start("line")
+    line = text.rfind("\n", body, max(start - 1, body)) + 1 or body
     above = text.rfind("\n", body, max(line - 1, body)) + 1 or body
-    title = text[line : mark.start()]
+    title = text[line:start]
     if NOT_A_PARAGRAPH.match(title) or (above < line and text[above:line].strip()):
         return None
     return Heading(line, 1 if mark["underline"][0] == "=" else 2, _title(title))

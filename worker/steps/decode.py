@@ -50,9 +50,10 @@ SIGNATURE = re.compile(
 )
 
 # Left out because text files hold them: tab, newlines, VT, form feed (page breaks), escape (terminal logs).
-CONTROLS = "".join(map(chr, (*range(0x09), *range(0x0E, 0x1B), *range(0x1C, 0x20), 0x7F)))
+CONTROLS = bytes((*range(0x09), *range(0x0E, 0x1B), *range(0x1C, 0x20), 0x7F))
 CONTROLS_IN_UNICODE = 0.30  # the share of perl's -B test; NUL-separated words are text and have 17 %
 CONTROLS_IN_LEGACY = 0.05  # every byte is valid in a legacy charset, and noise has 10 %
+BLOCK = 1 << 20  # characters looked through at a time
 BROKEN_MOST = 0.5  # judged on samples before, so a good beginning may lead here
 
 # Named, because left to itself the detector prefers iso8859-10 for Polish and cp1125 for Russian.
@@ -151,7 +152,12 @@ def _clean(text: str) -> tuple[str, dict[str, int]]:
 
 
 def _control_share(text: str) -> float:
-    return sum(map(text.count, CONTROLS)) / len(text)
+    blocks = (text[at : at + BLOCK] for at in range(0, len(text), BLOCK))
+    return sum(_controls(block.encode("utf-8", "surrogatepass")) for block in blocks) / len(text)
+
+
+def _controls(data: bytes) -> int:
+    return len(data) - len(data.translate(None, CONTROLS))
 
 
 def _decode_marking(data: bytes, encoding: str) -> str:
@@ -239,7 +245,7 @@ def _legacy_charset(data: bytes, start: int, filename: str) -> str:
     """Name the charset, or refuse noise. Sampled around `start` when the beginning is pure ASCII."""
     head = data[:SAMPLE]
     sample = data[max(0, start - CONTEXT) :][:SAMPLE] if head.isascii() else head
-    if sum(map(sample.count, CONTROLS.encode())) > CONTROLS_IN_LEGACY * len(sample):
+    if _controls(sample) > CONTROLS_IN_LEGACY * len(sample):
         raise SkipDocument("binary", f"{filename!r} is not text: no encoding fits")
     if len(sample) - len(sample.translate(None, HIGH)) < EVIDENCE:
         return "cp1252"
