@@ -103,34 +103,34 @@ class Writer:
         self, works: Sequence[Work], settled: Sequence[Settled], later: Sequence[Later], *, final: bool
     ) -> Counter[str]:
         with transaction(self._resources.engine, WRITE_SECONDS) as connection:
-            batches.fence(connection, self._lease)
-            works, settled = self._still_wanted(connection, works, settled)
+            held = self._fence(connection, final=final)
+            standing = self._lock(connection, works, settled)
+            works, settled = _still_wanted(standing, works, settled)
             self._replace_chunks(connection, works, settled)
             outcomes = [*(work.settled() for work in works), *settled]
             edited = [work.document.document_id for work in works if work.document.fingerprint]
             documents.give_up_fingerprints(connection, edited)
             documents.settle(connection, outcomes)
-            self._put_off(connection, later)
-            duplicates.release_duplicates(connection, [outcome.document_id for outcome in outcomes])
-            if final:
-                batches.finish(connection, self._lease)
+            done = len(outcomes) + self._put_off(connection, later)
+            followed = [outcome.document_id for outcome in outcomes if outcome.document_id in standing.known]
+            duplicates.release_duplicates(connection, followed)
+            if done < held:
+                batches.hand_back(connection, self._lease)
         return Counter(outcome.status.value for outcome in outcomes)
 
-    def _still_wanted(
+    def _fence(self, connection: Connection, *, final: bool) -> int:
+        """Hold the lease, or end it with this transaction; gives the documents it must account for."""
+        if final:
+            return batches.finish(connection, self._lease)
+        batches.fence(connection, self._lease)
+        return 0
+
+    def _lock(
         self, connection: Connection, works: Sequence[Work], settled: Sequence[Settled]
-    ) -> tuple[list[Work], list[Settled]]:
-        """Lock the documents; drop those edited, cancelled or deleted since, and duplicates of nobody."""
+    ) -> documents.Standing:
         ids = [work.document.document_id for work in works] + [outcome.document_id for outcome in settled]
         owners = [outcome.duplicate_of for outcome in settled if outcome.duplicate_of]
-        current, owning = documents.lock_current(connection, self._lease.batch_id, ids, owners)
-        works = [work for work in works if work.document.document_id in current]
-        owning |= {work.document.document_id: work.text.content_hash for work in works}
-        return works, [
-            outcome
-            for outcome in settled
-            if outcome.document_id in current
-            and (outcome.duplicate_of is None or owning.get(outcome.duplicate_of) == outcome.content_hash)
-        ]
+        return documents.lock_current(connection, self._lease.batch_id, ids, owners)
 
     def _replace_chunks(
         self, connection: Connection, works: Sequence[Work], settled: Sequence[Settled]
@@ -148,10 +148,28 @@ class Writer:
             _, leaf = segments.lock_open(connection)
             chunks.copy_rows(connection, leaf, self._buffer.stream(ranges))
 
-    def _put_off(self, connection: Connection, later: Sequence[Later]) -> None:
+    def _put_off(self, connection: Connection, later: Sequence[Later]) -> int:
+        moved = 0
         for document, error in later:
             seconds = backoff(document.attempts, self._resources.settings)
-            documents.try_later(connection, self._lease.batch_id, document.document_id, error, seconds)
+            moved += documents.try_later(
+                connection, self._lease.batch_id, document.document_id, error, seconds
+            )
+        return moved
+
+
+def _still_wanted(
+    standing: documents.Standing, works: Sequence[Work], settled: Sequence[Settled]
+) -> tuple[list[Work], list[Settled]]:
+    """Drop the documents that were edited, cancelled or deleted since, and duplicates of nobody."""
+    works = [work for work in works if work.document.document_id in standing.current]
+    owned = standing.owned | {work.document.document_id: work.text.content_hash for work in works}
+    return works, [
+        outcome
+        for outcome in settled
+        if outcome.document_id in standing.current
+        and (outcome.duplicate_of is None or owned.get(outcome.duplicate_of) == outcome.content_hash)
+    ]
 
 
 def backoff(attempts: int, settings: Settings) -> float:

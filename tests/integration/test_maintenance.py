@@ -367,6 +367,7 @@ def test_a_batch_somebody_is_finishing_is_left_alone(
     batches.fence(other, lease)
     assert run_chore(resources, "rescue") == rescued()
     batches.finish(other, lease)
+    batches.hand_back(other, lease)
     other.commit()
     assert run_chore(resources, "rescue") == rescued()
     assert values(connection, "SELECT state FROM batches") == ["finished"]

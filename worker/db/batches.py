@@ -169,21 +169,26 @@ def fence(connection: Connection, lease: Lease) -> None:
         raise LeaseLostError(str(lease.batch_id))
 
 
-def finish(connection: Connection, lease: Lease) -> None:
-    """End a fenced batch: whatever it still holds goes back to the backlog, uncharged."""
-    held = text("SELECT 1 FROM documents WHERE batch_id = :batch_id LIMIT 1")
-    if connection.execute(held, {"batch_id": lease.batch_id}).first() is not None:
-        _hand_back(connection, lease)
-    connection.execute(
+def finish(connection: Connection, lease: Lease) -> int:
+    """End a batch under its lease; gives how many documents it had. Raises LeaseLostError.
+
+    What it still holds goes back by `hand_back`, in the same transaction.
+    """
+    ended = connection.execute(
         text("""
             UPDATE batches SET state = 'finished', lease_token = NULL, lease_expires_at = NULL,
                    progress = documents, finished_at = now(), updated_at = now()
-            WHERE batch_id = :batch_id"""),
-        {"batch_id": lease.batch_id},
-    )
+            WHERE batch_id = :batch_id AND lease_token = :token
+            RETURNING documents"""),
+        {"batch_id": lease.batch_id, "token": lease.token},
+    ).one_or_none()
+    if ended is None:
+        raise LeaseLostError(str(lease.batch_id))
+    return int(ended.documents)
 
 
-def _hand_back(connection: Connection, lease: Lease) -> None:
+def hand_back(connection: Connection, lease: Lease) -> None:
+    """Return what a batch still holds to the backlog, uncharged."""
     move(
         connection,
         Status.PENDING,

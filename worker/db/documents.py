@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Connection, Row, text
@@ -92,8 +92,7 @@ def move(
     source, same = (f", {join}", " AND o.document_id = d.document_id") if join else ("", "")
     statement = f"""
         WITH chosen AS (
-            SELECT d.document_id FROM documents d{source}
-            WHERE d.status = ANY(:from_statuses) AND ({where}){same}
+            SELECT d.document_id FROM documents d WHERE d.status = ANY(:from_statuses) AND ({where})
             ORDER BY d.document_id LIMIT :most FOR NO KEY UPDATE OF d)
         UPDATE documents d SET status = :to_status, updated_at = now(), {_ENTRY[to]}{_more(change)}
         FROM chosen{source} WHERE d.document_id = chosen.document_id{same}
@@ -149,17 +148,28 @@ def _bytes(value: Any) -> bytes | None:
     return None if value is None else bytes(value)
 
 
+class Standing(NamedTuple):
+    """What became of documents since they were claimed.
+
+    `current`: still the batch's to finish. `owned`: {document_id: content_hash} of those that own one.
+    `known`: those with a content on record, so that others may be their duplicates.
+    """
+
+    current: set[UUID]
+    owned: dict[UUID, bytes]
+    known: set[UUID]
+
+
 def lock_current(
     connection: Connection, batch_id: UUID, document_ids: Sequence[UUID], owners: Iterable[UUID] = ()
-) -> tuple[set[UUID], dict[UUID, bytes]]:
-    """Lock documents (and the owners their duplicates point at) in id order.
+) -> Standing:
+    """Lock documents (and the owners their duplicates point at) in id order, and tell how they stand.
 
-    Gives those that are still this batch's to finish (an edit or a deletion since the claim takes a
-    document away), and the contents that are owned: {document_id: content_hash}.
+    An edit or a deletion since the claim takes a document away from its batch.
     """
     locked = connection.execute(
         text("""
-            SELECT document_id,
+            SELECT document_id, content_hash IS NOT NULL AS known,
                    batch_id = :batch_id AND status = 'processing' AND deleted_at IS NULL
                        AND claimed_version = requested_version AS current,
                    CASE WHEN fingerprint IS NOT NULL AND deleted_at IS NULL THEN content_hash END AS owns
@@ -168,9 +178,10 @@ def lock_current(
         {"batch_id": batch_id, "ids": list({*document_ids, *owners})},
     ).all()
     mine = set(document_ids)
-    return (
+    return Standing(
         {row.document_id for row in locked if row.current and row.document_id in mine},
         {row.document_id: bytes(row.owns) for row in locked if row.owns},
+        {row.document_id for row in locked if row.known},
     )
 
 
@@ -243,9 +254,9 @@ def _record(outcome: Settled) -> dict[str, Any]:
 
 def try_later(
     connection: Connection, batch_id: UUID, document_id: UUID, error: DocumentError, seconds: float
-) -> None:
-    """Return a document to the backlog after a passing trouble: not before `seconds` from now."""
-    move(
+) -> bool:
+    """Return a document to the backlog after a passing trouble, for `seconds` at least; False: it was edited."""
+    moved = move(
         connection,
         Status.PENDING,
         # an edit that came meanwhile does not wait for the version before it
@@ -260,3 +271,4 @@ def try_later(
         code=error.code,
         message=storable(error.message),
     )
+    return bool(moved)
