@@ -255,7 +255,7 @@ def _record(outcome: Settled) -> dict[str, Any]:
 def try_later(
     connection: Connection, batch_id: UUID, document_id: UUID, error: DocumentError, seconds: float
 ) -> bool:
-    """Return a document to the backlog after a passing trouble, for `seconds` at least; False: it was edited."""
+    """Return a document to the backlog after a passing trouble; False where it was edited meanwhile."""
     moved = move(
         connection,
         Status.PENDING,
