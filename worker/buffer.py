@@ -26,6 +26,7 @@ class Row(NamedTuple):
     """A row to be, without its vector. `prefix`: the encoded fields of its document."""
 
     prefix: bytes
+    chunk_id: bytes
     chunk_index: int
     piece: Piece
 
@@ -83,12 +84,13 @@ class RowBuffer:
 
     def _encoded(self, start: int, stop: int) -> bytes:
         fields: list[bytes | memoryview] = []
-        for (prefix, index, piece), vector in zip(
+        for (prefix, chunk_id, index, piece), vector in zip(
             self._rows[start:stop], self._read(start, stop), strict=True
         ):
             text, metadata = piece.text.encode(), piece.metadata_json.encode()
             fields += row_fields(
                 prefix,
+                chunk_id,
                 index,
                 piece.char_length,
                 text,

@@ -1,5 +1,7 @@
 """From pieces to rows in the buffer: compare with what is stored, embed what is new, check its vectors."""
 
+import os
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +18,7 @@ from worker.db.documents import Claimed, Settled
 from worker.db.engine import transaction
 from worker.resources import Resources
 from worker.steps.copyrows import document_fields
+from worker.steps.ordered import RANDOM_BYTES, ordered_ids
 from worker.steps.plan import Plan, plan
 from worker.steps.prepare import Piece, Text
 from worker.steps.vectors import checked
@@ -75,6 +78,7 @@ class Encoder:
     def __init__(self, resources: Resources, buffer: RowBuffer, check: Callable[[], None]) -> None:
         self._resources, self._buffer, self._check = resources, buffer, check
         self._slice = resources.settings.embedding_batch_size
+        self._ids = ordered_ids(time.time_ns() // 1_000_000, os.urandom(RANDOM_BYTES))
         self._known: dict[bytes, Vector] = {}
         self._repeated: set[bytes] = set()
 
@@ -113,7 +117,7 @@ class Encoder:
         for work in group:
             work.embedded = work.reused = 0
             work.rows = (end, end := end + len(work.plan.insert))
-        rows = ((work, row) for work in group for row in _rows(work))
+        rows = ((work, row) for work in group for row in self._rows(work))
         try:
             while part := list(islice(rows, self._slice)):
                 self._check()
@@ -122,6 +126,13 @@ class Encoder:
             self._buffer.take_back(before)
             raise
         return True
+
+    def _rows(self, work: Work) -> Iterator[Row]:
+        document = work.document
+        prefix = document_fields(document.document_id, document.tenant_id, document.project_id)
+        return (
+            Row(prefix, next(self._ids), index, work.pieces[position]) for position, index in work.plan.insert
+        )
 
     def _encode_slice(self, rows: list[tuple[Work, Row]]) -> None:
         vectors, computed = self._vectors([row.piece for _, row in rows])
@@ -178,9 +189,3 @@ def _new(work: Work) -> Iterator[Piece]:
 
 def _identity(piece: Piece) -> tuple[Any, ...]:
     return chunks.identity(piece.content_hash, piece.char_length, piece.heading_path, piece.metadata)
-
-
-def _rows(work: Work) -> Iterator[Row]:
-    document = work.document
-    prefix = document_fields(document.document_id, document.tenant_id, document.project_id)
-    return (Row(prefix, index, work.pieces[position]) for position, index in work.plan.insert)

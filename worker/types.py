@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 
@@ -67,8 +67,7 @@ class EmbeddingType(StrEnum):
     HALFVEC = "halfvec"
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(NamedTuple):
     """One piece of a text: characters [start, end) and the headings it stands under, outermost first.
 
     `text` is what is embedded and shown. It is `source[start - overlap : end]`, except for runs of

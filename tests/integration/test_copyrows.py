@@ -99,6 +99,7 @@ def encoded(
     return b"".join(
         encode_row(
             prefix,
+            chunk_id=(n + 1).to_bytes(16, "big"),
             chunk_index=(n + 1) << 40,
             char_length=row.char_length,
             text=row.text.encode(),
@@ -194,7 +195,7 @@ def test_longest_texts_and_paths_are_carried(resources: Resources, document: Any
     ("data", "said"),
     [
         (b"PGCOPX" + HEADER[6:] + TRAILER, "COPY file signature not recognized"),
-        (HEADER + b"\0\x03" + TRAILER, "row field count is 3, expected 10"),
+        (HEADER + b"\0\x03" + TRAILER, "row field count is 3, expected 11"),
     ],
 )
 def test_broken_stream_is_an_error_of_the_usual_family(
@@ -213,6 +214,7 @@ def test_row_of_another_tenant_or_without_its_document_is_refused(
     prefix = document_fields(UUID(int=1), document.tenant_id, None)
     row = encode_row(
         prefix,
+        chunk_id=bytes(16),
         chunk_index=1,
         char_length=1,
         text=b"a",

@@ -28,13 +28,14 @@ def rows() -> list[tuple[Row, Vector | None]]:
 def made(n: int) -> tuple[Row, Vector | None]:
     piece = Piece(f"text {n} é", 8 + len(str(n)), bytes([n]) * 32, ("Title",) * (n % 3))
     vector = None if n % 4 == 3 else np.arange(n, n + 5, dtype=">f4")
-    return Row(PREFIX, n << 20, piece), vector
+    return Row(PREFIX, n.to_bytes(16, "big"), n << 20, piece), vector
 
 
 def encoded(rows: Sequence[tuple[Row, Vector | None]]) -> bytes:
     return b"".join(
         encode_row(
             row.prefix,
+            chunk_id=row.chunk_id,
             chunk_index=row.chunk_index,
             char_length=row.piece.char_length,
             text=row.piece.text.encode(),

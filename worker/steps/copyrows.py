@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 COLUMNS = (
-    "document_id", "tenant_id", "project_id", "chunk_index", "char_length", "text", "heading_path",
-    "content_hash", "embedding", "metadata",
+    "document_id", "tenant_id", "project_id", "chunk_id", "chunk_index", "char_length", "text",
+    "heading_path", "content_hash", "embedding", "metadata",
 )  # fmt: skip
 
 HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack("!ii", 0, 0)
@@ -25,7 +25,7 @@ _NULL = struct.pack("!i", -1)
 _LENGTH = struct.Struct("!i")
 NO_VECTOR = _NULL
 _FIELDS = struct.pack("!h", len(COLUMNS))
-_INDEX_TO_TEXT = struct.Struct("!iqiii")
+_ID_TO_TEXT = struct.Struct("!i16siqiii")
 _VECTOR_HEAD = struct.Struct("!ihh")
 _NO_HEADINGS = struct.pack("!iiii", 12, 0, 0, _TEXT_OID)
 _JSONB_VERSION = b"\x01"
@@ -41,6 +41,7 @@ def document_fields(document_id: UUID, tenant_id: UUID, project_id: UUID | None)
 def encode_row(
     prefix: bytes,
     *,
+    chunk_id: bytes,
     chunk_index: int,
     char_length: int,
     text: bytes,
@@ -52,13 +53,14 @@ def encode_row(
     """Encode one row. `embedding` is big-endian and of the column's type; `text` and `metadata` are UTF-8."""
     vector = encode_vector(embedding)
     fields = row_fields(
-        prefix, chunk_index, char_length, text, tuple(heading_path), content_hash, vector, metadata
+        prefix, chunk_id, chunk_index, char_length, text, tuple(heading_path), content_hash, vector, metadata
     )
     return b"".join(fields)
 
 
 def row_fields(
     prefix: bytes,
+    chunk_id: bytes,
     chunk_index: int,
     char_length: int,
     text: bytes,
@@ -70,7 +72,7 @@ def row_fields(
     """Give what a row consists of, to be joined with other rows. `vector` is an encoded one."""
     return (
         prefix,
-        _INDEX_TO_TEXT.pack(8, chunk_index, 4, char_length, len(text)),
+        _ID_TO_TEXT.pack(16, chunk_id, 8, chunk_index, 4, char_length, len(text)),
         text,
         _encoded_texts(heading_path),
         _LENGTH.pack(len(content_hash)),

@@ -1,7 +1,9 @@
 """From a document's bytes to what its chunk set should be. Pure: bytes in, records out."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import NamedTuple
 
 from worker.errors import DocumentError, SkipDocument
 from worker.steps import given
@@ -21,8 +23,7 @@ class Text:
     cleaned: Mapping[str, int]
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(NamedTuple):
     """A chunk as it should be stored. `vector`: given by the producer."""
 
     text: str
@@ -31,7 +32,7 @@ class Piece:
     heading_path: tuple[str, ...] = ()
     vector: Sequence[float] | None = None
     metadata_json: str = "{}"
-    metadata: Mapping[str, object] = field(default_factory=dict)
+    metadata: Mapping[str, object] = MappingProxyType({})
 
 
 def read(data: bytes, filename: str, file_type: FileType, recipe: bytes) -> Text:
