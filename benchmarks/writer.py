@@ -229,7 +229,7 @@ def _work(document: documents.Claimed, pieces: list[Piece]) -> Work:
 
 def _report(report: Report, dimension: int, rounds: Sequence[Round]) -> None:
     columns = (
-        "rows", "ours s", "bare s", "of it COPY s", "ours rows/s", "bare rows/s", "ratio", "to the COPY alone",
+        "rows", "ours s", "bare s", "of it COPY s", "ours rows/s", "bare rows/s", "ratio", "to COPY alone",
         "others' load",
     )  # fmt: skip
     rows = [

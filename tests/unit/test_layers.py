@@ -34,7 +34,8 @@ UPWARD = {
 # What steps may import beside worker, the standard library's pure part, and each other.
 PURE = {
     "bisect", "codecs", "collections", "dataclasses", "enum", "functools", "hashlib", "html", "itertools",
-    "json", "logging", "math", "re", "string", "struct", "typing", "unicodedata", "uuid",
+    "json", "logging", "math", "re", "string", "struct", "types", "typing", "unicodedata",
+    "uuid",
     "charset_normalizer", "numpy", "semantic_text_splitter", "pathlib",
 }  # fmt: skip
 

@@ -41,7 +41,7 @@ def release_duplicates(connection: Connection, document_ids: Sequence[UUID]) -> 
     number of documents that became pending.
     """
     parameters = {"ids": list(document_ids)}
-    if connection.execute(text(_HAVE_DUPLICATES), parameters).first() is None:
+    if not document_ids or connection.execute(text(_HAVE_DUPLICATES), parameters).first() is None:
         return 0  # nearly always: the rest costs ten times as much to plan alone
     strays = connection.execute(text(_STRAYS), parameters).all()
     groups: dict[tuple[UUID, UUID | None, bytes], list[UUID]] = defaultdict(list)
