@@ -9,9 +9,9 @@ from typing import Protocol, Self, TypeVar
 import psutil
 
 QUIET = 0.10  # of the cores
-ROUNDS, MOST_ROUNDS = 3, 8
+ROUNDS, MOST_ROUNDS = 7, 12
 SMOKE = 0.1
-BUDGET_SECONDS = 200
+BUDGET_SECONDS = 300
 
 
 class Watch:

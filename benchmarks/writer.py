@@ -8,7 +8,7 @@ Both go into the open segment's leaf, batch by batch in turn, each first every o
 import io
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from statistics import median
@@ -31,7 +31,15 @@ from worker.db.submissions import Scope, Submission, ensure_scope, submit
 from worker.encoding import Encoder, Work
 from worker.resources import Resources
 from worker.settings import read_settings
-from worker.steps.copyrows import COLUMNS, HEADER, TRAILER, document_fields, encode_row
+from worker.steps.copyrows import (
+    COLUMNS,
+    HEADER,
+    TRAILER,
+    Row,
+    document_fields,
+    encode_vector,
+    row_fields,
+)
 from worker.steps.ordered import RANDOM_BYTES, ordered_ids
 from worker.steps.plan import plan
 from worker.steps.prepare import Piece, Text
@@ -196,23 +204,14 @@ class Sides:
         finally:
             driver.close()
 
-    def _encoded(self, tenant_id: UUID, ids: Sequence[UUID]) -> list[bytes]:
+    def _encoded(self, tenant_id: UUID, ids: Sequence[UUID]) -> Iterator[bytes | memoryview]:
         vectors = iter(self._vectors.astype(">f4"))
         keys = ordered_ids(time.time_ns() // 1_000_000, os.urandom(RANDOM_BYTES))
-        return [
-            encode_row(
-                document_fields(document_id, tenant_id, None),
-                chunk_id=next(keys),
-                chunk_index=number << 20,
-                char_length=piece.char_length,
-                text=piece.text.encode(),
-                heading_path=piece.heading_path,
-                content_hash=piece.content_hash,
-                embedding=next(vectors),
-            )
-            for document_id, pieces in zip(ids, self._pieces, strict=True)
-            for number, piece in enumerate(pieces, 1)
-        ]
+        for document_id, pieces in zip(ids, self._pieces, strict=True):
+            prefix = document_fields(document_id, tenant_id, None)
+            for number, piece in enumerate(pieces, 1):
+                row = Row(prefix, next(keys), number << 20, piece)
+                yield from row_fields(row, encode_vector(next(vectors)))
 
 
 def _submission(number: int) -> Submission:

@@ -6,29 +6,19 @@ a chunk's text is not held twice.
 
 import tempfile
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from itertools import chain, pairwise, starmap
 from types import TracebackType
-from typing import IO, NamedTuple, Self
+from typing import IO, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.steps.copyrows import HEADER, NO_VECTOR, TRAILER, encode_vectors, row_fields
-from worker.steps.prepare import Piece
+from worker.steps.copyrows import HEADER, NO_VECTOR, TRAILER, Row, encode_vectors, row_fields
 
 Range = tuple[int, int]
 Vector = NDArray[np.floating]
 
 _ROWS_A_PART = 64
-
-
-class Row(NamedTuple):
-    """A row to be, without its vector. `prefix`: the encoded fields of its document."""
-
-    prefix: bytes
-    chunk_id: bytes
-    chunk_index: int
-    piece: Piece
 
 
 class RowBuffer:
@@ -83,23 +73,8 @@ class RowBuffer:
         yield TRAILER
 
     def _encoded(self, start: int, stop: int) -> bytes:
-        fields: list[bytes | memoryview] = []
-        for (prefix, chunk_id, index, piece), vector in zip(
-            self._rows[start:stop], self._read(start, stop), strict=True
-        ):
-            text, metadata = piece.text.encode(), piece.metadata_json.encode()
-            fields += row_fields(
-                prefix,
-                chunk_id,
-                index,
-                piece.char_length,
-                text,
-                piece.heading_path,
-                piece.content_hash,
-                vector,
-                metadata,
-            )
-        return b"".join(fields)
+        rows = zip(self._rows[start:stop], self._read(start, stop), strict=True)
+        return b"".join(chain.from_iterable(starmap(row_fields, rows)))
 
     def _read(self, start: int, stop: int) -> Iterator[bytes | memoryview]:
         """Give the encoded vectors of these rows."""

@@ -12,12 +12,12 @@ from uuid import UUID
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.buffer import Range, Row, RowBuffer, Vector
+from worker.buffer import Range, RowBuffer, Vector
 from worker.db import chunks
 from worker.db.documents import Claimed, Settled
 from worker.db.engine import transaction
 from worker.resources import Resources
-from worker.steps.copyrows import document_fields
+from worker.steps.copyrows import Row, document_fields
 from worker.steps.ordered import RANDOM_BYTES, ordered_ids
 from worker.steps.plan import Plan, plan
 from worker.steps.prepare import Piece, Text

@@ -21,7 +21,16 @@ from worker.db.engine import driver_url
 from worker.db.migrate import migrate
 from worker.resources import Resources
 from worker.settings import read_settings
-from worker.steps.copyrows import COLUMNS, HEADER, TRAILER, document_fields, encode_row
+from worker.steps.copyrows import (
+    COLUMNS,
+    HEADER,
+    TRAILER,
+    Row,
+    document_fields,
+    encode_vector,
+    row_fields,
+)
+from worker.steps.prepare import Piece
 from worker.steps.storable import metadata_json
 from worker.types import EmbeddingType
 
@@ -96,20 +105,13 @@ def encoded(
     rows: Sequence[Sample], ids: Any, kind: EmbeddingType, metadata: Sequence[str], *, project: bool
 ) -> bytes:
     prefix = document_fields(ids.document_id, ids.tenant_id, ids.project_id if project else None)
-    return b"".join(
-        encode_row(
-            prefix,
-            chunk_id=(n + 1).to_bytes(16, "big"),
-            chunk_index=(n + 1) << 40,
-            char_length=row.char_length,
-            text=row.text.encode(),
-            heading_path=row.heading_path,
-            content_hash=row.content_hash,
-            embedding=vector(row.numbers, kind),
-            metadata=written.encode(),
-        )
-        for n, (row, written) in enumerate(zip(rows, metadata, strict=True))
-    )
+    parts: list[bytes | memoryview] = []
+    for n, (row, written) in enumerate(zip(rows, metadata, strict=True)):
+        headings = tuple(row.heading_path)
+        piece = Piece(row.text, row.char_length, row.content_hash, headings, metadata_json=written)
+        made = Row(prefix, (n + 1).to_bytes(16, "big"), (n + 1) << 40, piece)
+        parts += row_fields(made, encode_vector(vector(row.numbers, kind)))
+    return b"".join(parts)
 
 
 def copied_out(connection: Connection, leaf: str) -> bytes:
@@ -212,16 +214,7 @@ def test_row_of_another_tenant_or_without_its_document_is_refused(
     resources: Resources, document: Any
 ) -> None:
     prefix = document_fields(UUID(int=1), document.tenant_id, None)
-    row = encode_row(
-        prefix,
-        chunk_id=bytes(16),
-        chunk_index=1,
-        char_length=1,
-        text=b"a",
-        heading_path=(),
-        content_hash=bytes(32),
-        embedding=None,
-    )
+    row = b"".join(row_fields(Row(prefix, bytes(16), 1, Piece("a", 1, bytes(32))), encode_vector(None)))
     with resources.engine.connect() as connection:
         _, leaf = segments.lock_open(connection)
         with pytest.raises(DBAPIError, match="chunks_document_id_fkey"):

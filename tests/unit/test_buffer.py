@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worker.buffer import CopyStream, Row, RowBuffer, Vector, merged
-from worker.steps.copyrows import HEADER, TRAILER, document_fields, encode_row
+from worker.buffer import CopyStream, RowBuffer, Vector, merged
+from worker.steps.copyrows import HEADER, TRAILER, Row, document_fields, encode_vector, row_fields
 from worker.steps.prepare import Piece
 
 ROWS = 150
@@ -32,19 +32,7 @@ def made(n: int) -> tuple[Row, Vector | None]:
 
 
 def encoded(rows: Sequence[tuple[Row, Vector | None]]) -> bytes:
-    return b"".join(
-        encode_row(
-            row.prefix,
-            chunk_id=row.chunk_id,
-            chunk_index=row.chunk_index,
-            char_length=row.piece.char_length,
-            text=row.piece.text.encode(),
-            heading_path=row.piece.heading_path,
-            content_hash=row.piece.content_hash,
-            embedding=vector,
-        )
-        for row, vector in rows
-    )
+    return b"".join(part for row, vector in rows for part in row_fields(row, encode_vector(vector)))
 
 
 def append(buffer: RowBuffer, rows: Sequence[tuple[Row, Vector | None]]) -> None:

@@ -7,10 +7,13 @@ which segment they go into.
 import struct
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import NamedTuple
 from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray
+
+from worker.steps.prepare import Piece
 
 COLUMNS = (
     "document_id", "tenant_id", "project_id", "chunk_id", "chunk_index", "char_length", "text",
@@ -29,7 +32,6 @@ _ID_TO_TEXT = struct.Struct("!i16siqiii")
 _VECTOR_HEAD = struct.Struct("!ihh")
 _NO_HEADINGS = struct.pack("!iiii", 12, 0, 0, _TEXT_OID)
 _JSONB_VERSION = b"\x01"
-_NO_METADATA = b"{}"
 
 
 def document_fields(document_id: UUID, tenant_id: UUID, project_id: UUID | None) -> bytes:
@@ -38,47 +40,30 @@ def document_fields(document_id: UUID, tenant_id: UUID, project_id: UUID | None)
     return _FIELDS + ids
 
 
-def encode_row(
-    prefix: bytes,
-    *,
-    chunk_id: bytes,
-    chunk_index: int,
-    char_length: int,
-    text: bytes,
-    heading_path: Sequence[str],
-    content_hash: bytes,
-    embedding: NDArray[np.floating] | None,
-    metadata: bytes = _NO_METADATA,
-) -> bytes:
-    """Encode one row. `embedding` is big-endian and of the column's type; `text` and `metadata` are UTF-8."""
-    vector = encode_vector(embedding)
-    fields = row_fields(
-        prefix, chunk_id, chunk_index, char_length, text, tuple(heading_path), content_hash, vector, metadata
-    )
-    return b"".join(fields)
+class Row(NamedTuple):
+    """A row to be, without its vector. `prefix`: the encoded fields of its document."""
+
+    prefix: bytes
+    chunk_id: bytes
+    chunk_index: int
+    piece: Piece
 
 
-def row_fields(
-    prefix: bytes,
-    chunk_id: bytes,
-    chunk_index: int,
-    char_length: int,
-    text: bytes,
-    heading_path: tuple[str, ...],
-    content_hash: bytes,
-    vector: bytes | memoryview,
-    metadata: bytes,
-) -> tuple[bytes | memoryview, ...]:
+def row_fields(row: Row, vector: bytes | memoryview) -> tuple[bytes | memoryview, ...]:
     """Give what a row consists of, to be joined with other rows. `vector` is an encoded one."""
+    prefix, chunk_id, chunk_index, piece = row
+    text = piece.text.encode()
     return (
         prefix,
-        _ID_TO_TEXT.pack(16, chunk_id, 8, chunk_index, 4, char_length, len(text)),
+        _ID_TO_TEXT.pack(16, chunk_id, 8, chunk_index, 4, piece.char_length, len(text)),
         text,
-        _encoded_texts(heading_path),
-        _LENGTH.pack(len(content_hash)),
-        content_hash,
+        _encoded_texts(piece.heading_path),
+        _LENGTH.pack(len(piece.content_hash)),
+        piece.content_hash,
         vector,
-        _EMPTY_METADATA if metadata == _NO_METADATA else _field(_JSONB_VERSION + metadata),
+        _NO_METADATA
+        if piece.metadata_json == "{}"
+        else _field(_JSONB_VERSION + piece.metadata_json.encode()),
     )
 
 
@@ -111,4 +96,4 @@ def _field(data: bytes) -> bytes:
     return _LENGTH.pack(len(data)) + data
 
 
-_EMPTY_METADATA = _field(_JSONB_VERSION + _NO_METADATA)
+_NO_METADATA = _field(_JSONB_VERSION + b"{}")
