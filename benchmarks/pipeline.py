@@ -21,7 +21,7 @@ from benchmarks.stack import Stack, running_stack
 from worker.producer import Document, submit
 
 PROCESSES = 2
-TENANTS = 4
+TENANTS = 8
 DEMANDED = 0.7
 
 

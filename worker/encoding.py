@@ -19,7 +19,7 @@ from worker.db.engine import transaction
 from worker.resources import Resources
 from worker.steps.copyrows import Row, document_fields
 from worker.steps.ordered import RANDOM_BYTES, ordered_ids
-from worker.steps.plan import Plan, plan
+from worker.steps.plan import Plan, all_new, plan
 from worker.steps.prepare import Piece, Text
 from worker.steps.vectors import checked
 from worker.types import Status
@@ -89,8 +89,12 @@ class Encoder:
         with transaction(self._resources.engine) as connection:
             stored = chunks.stored_chunks(connection, edited)
             for work in works:
-                before = stored.get(work.document.document_id, [])
-                work.plan = plan(before, [_identity(piece) for piece in work.pieces])
+                before = stored.get(work.document.document_id)
+                work.plan = (
+                    plan(before, [_identity(piece) for piece in work.pieces])
+                    if before
+                    else all_new(len(work.pieces))
+                )
             times = Counter(piece.content_hash for work in works for piece in _new(work) if not piece.vector)
             self._known = chunks.known_vectors(connection, tenant_id, list(times), column_type)
         self._repeated = {content_hash for content_hash, count in times.items() if count > 1}

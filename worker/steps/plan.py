@@ -7,7 +7,7 @@ gaps, so a new chunk finds its place between its neighbours.
 from bisect import bisect_left
 from collections import defaultdict, deque
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import takewhile
 from uuid import UUID
 
@@ -42,10 +42,15 @@ def plan(stored: Sequence[Stored], wanted: Sequence[Hashable]) -> Plan:
     kept = _in_order(_pair(stored, wanted))
     inserts = _number(stored, kept, len(wanted))
     if inserts is None:
-        kept, inserts = {}, [(position, (position + 1) * GAP) for position in range(len(wanted))]
+        return replace(all_new(len(wanted)), delete=tuple(chunk.chunk_id for chunk in stored))
     staying = set(kept.values())
     gone = tuple(chunk.chunk_id for i, chunk in enumerate(stored) if i not in staying)
     return Plan(tuple(inserts), gone, len(kept))
+
+
+def all_new(count: int) -> Plan:
+    """Give the plan of a document's first `count` chunks."""
+    return Plan(tuple(_between(range(count), 0, GAP)), (), 0)
 
 
 def _pair(stored: Sequence[Stored], wanted: Sequence[Hashable]) -> list[tuple[int, int]]:

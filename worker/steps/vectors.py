@@ -14,11 +14,7 @@ Matrix = NDArray[np.float32]
 # chunks_embedding_check, which is what single precision can hold
 _SHORTEST_SQUARED, _LONGEST_SQUARED = 1e-38, 1e38
 
-# big-endian, as COPY wants them
-_STORED: dict[EmbeddingType, Any] = {
-    EmbeddingType.VECTOR: np.dtype(">f4"),
-    EmbeddingType.HALFVEC: np.dtype(">f2"),
-}
+_NUMBER: dict[EmbeddingType, Any] = {EmbeddingType.VECTOR: np.float32, EmbeddingType.HALFVEC: np.float16}
 
 
 def checked(
@@ -33,15 +29,16 @@ def checked(
         raise DocumentError("vector_count", f"{len(vectors)} vectors came for {count} chunks")
     try:
         with np.errstate(over="ignore"):
-            matrix: NDArray[np.floating] = np.asarray(vectors).astype(_STORED[column_type])
+            matrix: NDArray[np.floating] = np.asarray(vectors).astype(_NUMBER[column_type])
     except OverflowError:
         raise DocumentError("vector_not_finite", "a vector has a number too large for any float") from None
     except (TypeError, ValueError):
         raise DocumentError(
             "vector_dimension", "the vectors are not lists of numbers of one length"
         ) from None
+    stored = matrix.dtype.newbyteorder(">")  # as COPY wants them
     if count == 0:
-        return matrix.reshape(0, dimension)
+        return matrix.reshape(0, dimension).astype(stored)
     if matrix.ndim != 2 or matrix.shape[1] != dimension:  # noqa: PLR2004 -- rows and columns
         got = matrix.shape[1] if matrix.ndim > 1 else 1
         raise DocumentError(
@@ -52,7 +49,7 @@ def checked(
             "vector_not_finite", f"a vector has NaN, infinity or a number too large for {column_type}"
         )
     _check_lengths(matrix)
-    return matrix
+    return matrix.astype(stored)
 
 
 def _check_lengths(matrix: NDArray[np.floating]) -> None:
