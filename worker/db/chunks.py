@@ -64,12 +64,15 @@ def known_vectors(
     """Find vectors the tenant already has for these chunk hashes, in one query, the trash included."""
     if not hashes:
         return {}
-    filled = segments.in_list([*segments.visible(connection), TRASH])
+    where = segments.visible(connection)
+    if _has_trash(connection, tenant_id):
+        where.append(TRASH)
     found = connection.execute(
         text(f"""
             SELECT DISTINCT ON (content_hash) content_hash, {column_type.value}_send(embedding) AS sent
             FROM chunks
-            WHERE segment IN ({filled}) AND tenant_id = :tenant_id AND content_hash = ANY(:hashes)
+            WHERE segment IN ({segments.in_list(where)}) AND tenant_id = :tenant_id
+              AND content_hash = ANY(:hashes)
               AND embedding IS NOT NULL"""),
         {"tenant_id": tenant_id, "hashes": list(hashes)},
     )
@@ -78,6 +81,12 @@ def known_vectors(
         bytes(row.content_hash): np.frombuffer(bytes(row.sent), number, offset=_VECTOR_HEADER_BYTES)
         for row in found
     }
+
+
+def _has_trash(connection: Connection, tenant_id: UUID) -> bool:
+    """Tell whether looking for every hash in the trash, too, can find anything."""
+    any_row = text(f"SELECT 1 FROM chunks WHERE segment = {TRASH} AND tenant_id = :tenant_id LIMIT 1")
+    return connection.execute(any_row, {"tenant_id": tenant_id}).first() is not None
 
 
 def copy_rows(connection: Connection, leaf: str, data: Readable) -> int:

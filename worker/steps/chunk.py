@@ -251,9 +251,11 @@ def _outline_of(text: str) -> Outline:
             if _closes(opened, mark):
                 fences.append((opened.start("line"), text.find("\n", mark.end()) + 1 or len(text)))
                 opened = None
+        elif mark["level"]:
+            headings.append(Heading(mark.start("line"), len(mark["level"]), _title(mark["title"] or "")))
         elif _opens(mark):
             opened = mark
-        elif heading := _heading(text, body, mark):
+        elif heading := _underlined(text, body, mark):
             headings.append(heading)
     if opened:
         fences.append((opened.start("line"), len(text)))
@@ -282,9 +284,7 @@ def _closes(opened: re.Match[str], mark: re.Match[str]) -> bool:
     return bool(mark["fence"]) and mark["fence"].startswith(opened["fence"]) and not mark["info"].strip()
 
 
-def _heading(text: str, body: int, mark: re.Match[str]) -> Heading | None:
-    if mark["level"]:
-        return Heading(mark.start("line"), len(mark["level"]), _title(mark["title"] or ""))
+def _underlined(text: str, body: int, mark: re.Match[str]) -> Heading | None:
     if not mark["underline"]:
         return None
     start = mark.start("line")
@@ -298,6 +298,6 @@ def _heading(text: str, body: int, mark: re.Match[str]) -> Heading | None:
 
 def _title(raw: str) -> str:
     title = raw.strip()
-    if len(title) <= TITLE:
+    if title.endswith("#") and len(title) <= TITLE:
         title = CLOSING_HASHES.sub("", title).strip()
     return title[:TITLE].rstrip()
