@@ -27,7 +27,9 @@ START_SECONDS = 60
 STOP_SECONDS = 30
 SETTLE_SECONDS, REPAIR_SECONDS = 300, 10
 POLL_SECONDS = 0.05
-UNSETTLED = "SELECT EXISTS (SELECT 1 FROM documents WHERE status IN ('pending', 'processing'))"
+# batches first: they are few, and while one is not finished, nobody needs to look at the documents
+UNSETTLED = """SELECT EXISTS (SELECT 1 FROM batches WHERE finished_at IS NULL)
+    OR EXISTS (SELECT 1 FROM documents WHERE status IN ('pending', 'processing'))"""
 SHOWN = (
     "embedding_provider", "embedding_dimension", "embedding_type", "embedding_batch_size", "chunk_size",
     "chunk_overlap", "batch_documents", "batch_bytes", "write_buffer_bytes", "max_document_bytes",

@@ -369,7 +369,7 @@ def _chunks(metadata: MetaData, vector: HALFVEC | VECTOR) -> Table:
         # `segment` only because a unique index of a partitioned table must hold its key
         Index("chunks_place_key", "document_id", "chunk_index", "segment", unique=True),
         Index("chunks_content_hash_idx", "tenant_id", "content_hash"),
-        Index("chunks_project_id_idx", "project_id"),
+        Index("chunks_project_id_idx", "project_id", postgresql_where=text("project_id IS NOT NULL")),
         Index("chunks_created_at_idx", "created_at"),
         postgresql_partition_by="LIST (segment)",
     )
