@@ -18,7 +18,7 @@ from worker import broker
 from worker.db import operations
 from worker.db.engine import single_connection_engine, transaction
 from worker.db.migrate import migrate
-from worker.dispatch import republish
+from worker.dispatch import fill_window, republish
 from worker.embedded import start_postgres, start_valkey
 from worker.resources import close_resources, resources
 from worker.settings import Settings, child_environment, load_settings
@@ -82,6 +82,7 @@ class Stack:
                     return
                 if asked > repair:  # what beat does in service, which does not run here
                     republish(resources())
+                    fill_window(resources())  # a stopped worker handed back what nobody has dispatched since
                     repair = asked + REPAIR_SECONDS
                 if asked > limit:
                     raise RuntimeError(f"documents were not settled within {SETTLE_SECONDS} s")
