@@ -6,7 +6,8 @@
            │  chunk
     read   │  stored chunks, vectors known by hash
            │  plan → embed → encode rows into the buffer         failed · later
-    tx 2   fence → lock documents → remove → COPY → settle → release duplicates → finish
+    tx 2   finish, if the lease holds → lock documents → remove → COPY → settle
+           → release duplicates → hand back the rest
 
 Between the transactions no connection is held but for the two short reads; the lease is renewed
 by a thread. If the one write is refused, each document is written alone, with its own error.
@@ -193,7 +194,13 @@ class BatchRun:
             limit = self._resources.settings.task_soft_time_limit
             error = TransientError("time_limit", f"not done within TASK_SOFT_TIME_LIMIT, {limit} s")
             for work in group:
-                self._put_off(work.document, error)
+                if work.document.document_id not in self._decided():
+                    self._put_off(work.document, error)
+
+    def _decided(self) -> set[UUID]:
+        return {outcome.document_id for outcome in self.settled} | {
+            late.document_id for late, _ in self.later
+        }
 
     def _guard(self, document: Claimed, step: Callable[[], T]) -> T | None:
         """Run a document's step; an error becomes that document's outcome, and no other's."""

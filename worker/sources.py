@@ -4,6 +4,7 @@ import errno
 import os
 import re
 import stat
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
@@ -65,14 +66,25 @@ def load(source_path: str, content: bytes | None, settings: Settings) -> bytes:
 def check_root(path: Path, settings: Settings) -> str:
     """Resolve a path and hold it against ALLOWED_ROOTS. Raises DocumentError "outside_roots"."""
     try:
-        real = os.path.realpath(path)  # a loop of links stays one, and is refused when it is opened
-    except (OSError, ValueError):  # too long a name, a NUL
+        real = _resolved(path)
+    except (OSError, ValueError):  # a loop of links, too long a name, a NUL
         raise DocumentError("unreadable", f"the path cannot be resolved: {str(path)!r}") from None
     within = os.path.join(real, "")  # noqa: PTH118 -- as text, with one slash at its end, ten times as fast
     if not any(within.startswith(os.path.join(root, "")) for root in settings.allowed_roots):  # noqa: PTH118
         raise DocumentError(
             "outside_roots", f"{path} is outside ALLOWED_ROOTS; add its folder there to ingest it"
         )
+    return real
+
+
+def _resolved(path: Path) -> str:
+    """Resolve every link, also where the file is missing. Raises OSError and ValueError."""
+    with suppress(FileNotFoundError):
+        return os.path.realpath(path, strict=True)
+    real = os.path.realpath(path)
+    # Not strict, it takes what follows a loop of links as it stands: `loop/../link/file` would keep its link.
+    if os.path.realpath(real) != real:
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
     return real
 
 

@@ -110,16 +110,15 @@ class Writer:
             outcomes = [*(work.settled() for work in works), *settled]
             edited = [work.document.document_id for work in works if work.document.fingerprint]
             documents.give_up_fingerprints(connection, edited)
-            documents.settle(connection, outcomes)
-            done = len(outcomes) + self._put_off(connection, later)
+            done = documents.settle(connection, outcomes) + self._put_off(connection, later)
             followed = [outcome.document_id for outcome in outcomes if outcome.document_id in standing.known]
             duplicates.release_duplicates(connection, followed)
-            if done < held:
+            if final and done < held:
                 batches.hand_back(connection, self._lease)
         return Counter(outcome.status.value for outcome in outcomes)
 
     def _fence(self, connection: Connection, *, final: bool) -> int:
-        """Hold the lease, or end it with this transaction; gives the documents it must account for."""
+        """Hold the lease, or end the batch with it: then gives how many documents it had."""
         if final:
             return batches.finish(connection, self._lease)
         batches.fence(connection, self._lease)

@@ -1,6 +1,7 @@
 """Documents through the whole pipeline, without Celery: what ends where, and at what cost."""
 
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -518,7 +519,7 @@ def test_no_connection_is_held_while_documents_are_worked_on(
 
 def test_interactive_goes_first_and_tenants_take_turns(resources: Resources, connection: Connection) -> None:
     for tenant in ("a", "b", "c"):
-        submit([text_of(f"{n}", f"words {n}") for n in range(200)], tenant=tenant)
+        submit([text_of(f"{n}", f"words {n}") for n in range(600)], tenant=tenant)
     submit([text_of("urgent", "urgent words")], tenant="a", lane=Lane.INTERACTIVE)
     order: list[str] = []
     while found := connection.execute(
@@ -662,6 +663,38 @@ def test_a_passing_trouble_is_tried_again_later_and_ends_when_attempts_are_used_
     assert (stored.status, stored.error_code) == ("failed", "embedding_unavailable")
     assert "after 2 attempts" in stored.error_message
     impatient.close()
+
+
+class SlowerThanABatchMay(Away):
+    """A provider that is away, and takes its time to say so of the second question."""
+
+    def __init__(self) -> None:
+        self._questions = 0
+
+    def embed(self, texts: Any) -> Any:
+        self._questions += 1
+        if self._questions == 2:
+            time.sleep(1.1)  # this is the slowness: nobody waits for anything to have happened
+        return super().embed(texts)
+
+
+def test_a_batch_out_of_time_charges_what_it_tried_and_hands_back_the_rest(connection: Connection) -> None:
+    submit([text_of(f"{name}.txt", f"words of {name}") for name in "abc"])
+    hurried = Resources(read_settings(max_attempts=1, embedding_batch_size=2, task_soft_time_limit=1))
+    hurried.__dict__["embedder"] = SlowerThanABatchMay()
+    # the group of a and b fails, a fails alone, then the time is up
+    assert ingest_batch(hurried, one(connection, "SELECT batch_id FROM batches"), "test") == {"failed": 2}
+    hurried.close()
+    ended = connection.execute(
+        text("""
+            SELECT source_path, status, error_code, attempts, isolated, batch_id FROM documents
+            ORDER BY source_path""")
+    )
+    assert [tuple(found) for found in ended] == [
+        ("a.txt", "failed", "embedding_unavailable", 1, False, None),
+        ("b.txt", "failed", "time_limit", 1, False, None),
+        ("c.txt", "pending", None, 0, False, None),
+    ]
 
 
 class Breaks:

@@ -122,6 +122,17 @@ def test_path_that_cannot_be_walked_is_unreadable(root: Path, settings: Settings
     assert code_of(root / name, settings) == "unreadable"
 
 
+@pytest.mark.parametrize("way", ["loop/../link/secret", "missing/../loop/../link/secret", "link/secret"])
+def test_no_way_through_a_loop_of_links_leads_out_of_the_root(
+    tmp_path: Path, root: Path, settings: Settings, way: str
+) -> None:
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "secret").write_text("secret")
+    (root / "loop").symlink_to(root / "loop")
+    (root / "link").symlink_to(tmp_path / "outside")
+    assert code_of(f"{root}/{way}", settings) in {"unreadable", "outside_roots"}
+
+
 def test_file_without_permission_is_unreadable(root: Path, settings: Settings, ordinary: None) -> None:
     secret = root / "secret"
     if os.geteuid() != NOBODY:

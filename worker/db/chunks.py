@@ -84,7 +84,10 @@ def known_vectors(
 
 
 def _has_trash(connection: Connection, tenant_id: UUID) -> bool:
-    """Tell whether looking for every hash in the trash, too, can find anything."""
+    """Tell whether looking for every hash in the trash, too, can find anything.
+
+    A deletion that commits just now may be missed: its vectors are then computed again.
+    """
     any_row = text(f"SELECT 1 FROM chunks WHERE segment = {TRASH} AND tenant_id = :tenant_id LIMIT 1")
     return connection.execute(any_row, {"tenant_id": tenant_id}).first() is not None
 

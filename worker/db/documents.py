@@ -87,7 +87,8 @@ def move(
 
     The one place that writes `status`, besides submission. Rows are locked in id order. `change` sets
     more columns, reading from the row source `join` where given; it has one row a document, told by
-    its document_id, as alias o. `most` bounds how many move. Gives (document_id, *returning) of what moved.
+    its document_id, as alias o, which `where` does not see. `most` bounds how many move. Gives
+    (document_id, *returning) of what moved.
     """
     source, same = (f", {join}", " AND o.document_id = d.document_id") if join else ("", "")
     statement = f"""
@@ -220,20 +221,23 @@ def give_up_fingerprints(connection: Connection, document_ids: Sequence[UUID]) -
     )
 
 
-def settle(connection: Connection, settled: Sequence[Settled]) -> None:
-    """Write the outcomes of processed documents: a statement a status."""
+def settle(connection: Connection, settled: Sequence[Settled]) -> int:
+    """Write the outcomes of processed documents, a statement a status; gives how many documents moved."""
+    moved = 0
     for status in sorted({outcome.status for outcome in settled}):
         records = [_record(outcome) for outcome in settled if outcome.status is status]
-        move(
-            connection,
-            status,
-            # named here, too: without statistics yet the planner would read all of `documents`
-            where="d.document_id = ANY(:ids)",
-            ids=[outcome.document_id for outcome in settled if outcome.status is status],
-            change=_OUTCOME_COLUMNS[status],
-            join=_OUTCOMES,
-            outcomes=json.dumps(records),
+        moved += len(
+            move(
+                connection,
+                status,
+                where="d.document_id = ANY(:ids)",
+                ids=[outcome.document_id for outcome in settled if outcome.status is status],
+                change=_OUTCOME_COLUMNS[status],
+                join=_OUTCOMES,
+                outcomes=json.dumps(records),
+            )
         )
+    return moved
 
 
 def _record(outcome: Settled) -> dict[str, Any]:
