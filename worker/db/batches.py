@@ -14,6 +14,8 @@ from worker.types import Lane, Status
 
 # Serialises dispatchers; the number has no meaning beyond being ours.
 _DISPATCH_LOCK = 7_046_029_254_386_353_132
+# What a person waits for is spread over the workers, not handed to one.
+_SHARE = {Lane.INTERACTIVE: 8, Lane.BULK: 1}
 # A document whose size is not known yet (a URI) counts as this much when a batch is filled.
 _UNKNOWN_SIZE = 65_536
 
@@ -44,7 +46,7 @@ def queued_count(connection: Connection, lane: Lane) -> int:
 def form(connection: Connection, lane: Lane, settings: Settings) -> UUID | None:
     """Form one batch of the tenant that has waited longest for its turn; None when nothing waits."""
     for tenant_id in _next_tenants(connection, lane):
-        waiting = _waiting(connection, lane, tenant_id, settings.batch_documents)
+        waiting = _waiting(connection, lane, tenant_id, settings.batch_documents // _SHARE[lane] or 1)
         if chosen := _fill(waiting, settings.batch_bytes):
             return _record(connection, lane, tenant_id, chosen)
     return None
