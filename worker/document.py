@@ -36,6 +36,8 @@ class Document:
 
         Raises SourceError when there is no such file.
         """
+        if not os.fspath(path):
+            raise SourceError("an empty path names nothing")
         absolute = Path(os.path.abspath(path))  # noqa: PTH100 -- resolve() would replace a link by its target
         try:
             found = absolute.stat()

@@ -1,6 +1,7 @@
 """The producer's calls: submit documents, follow them, take them back, search.
 
-`project=None` means documents without a project to `submit` and `below`, and any project to the others.
+`project=None` means documents without a project to `submit`, `below`, and to `cancel` and `retry` of all; any
+project to `status`, `search`, and where documents are named.
 
 Each call is its own transaction, committed when it returns; publishing follows the commit. They use
 the settings of the process (DATABASE_URL, BROKER_URL). A broker that is away delays documents, it
@@ -24,7 +25,7 @@ from worker.db import deletions, overview, submissions
 from worker.db.submissions import Scope
 from worker.dispatch import fill_window
 from worker.document import Document
-from worker.errors import IngestError, NoAnswerError
+from worker.errors import DatabaseUnavailableError, IngestError, NoAnswerError
 from worker.resources import resources
 from worker.steps.storable import storable
 from worker.submitting import DEFAULT_TENANT, Receipt, submit
@@ -48,8 +49,10 @@ class Overview:
 def status(*, tenant: str | None = None, project: str | None = None, most_reasons: int = 20) -> Overview:
     """Give counts by status, the age of the oldest waiting document, and why documents did not complete.
 
-    Without a tenant: of all. Raises IngestError for an unknown tenant or project.
+    Without a tenant: of all. Raises IngestError for an unknown tenant or project, and a project alone.
     """
+    if tenant is None and project is not None:
+        raise IngestError(f"whose project {project!r} is meant?", "name its tenant, too")
 
     def ask(connection: Connection) -> Overview:
         scope = None if tenant is None else _known(connection, tenant, project)
@@ -77,6 +80,8 @@ def find(
 def _ids_and_paths(names: Sequence[str | UUID]) -> tuple[list[UUID], list[str]]:
     ids: list[UUID] = []
     paths: list[str] = []
+    if isinstance(names, str | UUID):  # one name is not a list of letters
+        names = [names]
     for name in names:
         if isinstance(name, UUID):
             ids.append(name)
@@ -91,7 +96,7 @@ def _ids_and_paths(names: Sequence[str | UUID]) -> tuple[list[UUID], list[str]]:
 
 
 def wait(
-    document_ids: Sequence[UUID],
+    document_ids: Sequence[UUID | str],
     *,
     timeout_seconds: float | None = None,
     poll_seconds: float = 0.2,
@@ -101,13 +106,14 @@ def wait(
 
     `progress` hears how many are left. Raises NoAnswerError when the time is over; the documents go on.
     """
+    ids = [name if isinstance(name, UUID) else UUID(name) for name in document_ids]
     limit = None if timeout_seconds is None else time.monotonic() + timeout_seconds
     while True:
         asked = time.monotonic()
-        left = resources().transact(partial(overview.unsettled, document_ids=document_ids))
+        left = resources().transact(partial(overview.unsettled, document_ids=ids))
         progress(left)
         if left == 0:
-            return resources().transact(partial(overview.outcome, document_ids=document_ids))
+            return resources().transact(partial(overview.outcome, document_ids=ids))
         if limit is not None and time.monotonic() > limit:
             raise NoAnswerError(
                 f"{left:,} documents were not settled within {timeout_seconds:g} s",
@@ -120,7 +126,7 @@ def wait(
 def cancel(
     documents: Sequence[str | UUID] | None = None, *, tenant: str = DEFAULT_TENANT, project: str | None = None
 ) -> int:
-    """Cancel what is not settled yet: the named documents, or all; gives how many."""
+    """Cancel what is not settled yet: the named documents, or all of the project; gives how many."""
     return _on_documents(submissions.cancel, documents, tenant, project)
 
 
@@ -131,7 +137,7 @@ def retry(
     project: str | None = None,
     error_code: str | None = None,
 ) -> int:
-    """Try failed and cancelled documents again, with all their attempts; gives how many."""
+    """Try failed and cancelled documents again, the named ones or all of the project; gives how many."""
     count = _on_documents(partial(submissions.retry, error_code=error_code), documents, tenant, project)
     fill_window(resources())
     return count
@@ -142,7 +148,7 @@ def delete(
 ) -> int:
     """Delete documents: gone from every search when this returns, and restorable; gives how many."""
     count = 0
-    names = iter(documents)
+    names = iter([documents] if isinstance(documents, str | UUID) else documents)
     while part := list(islice(names, 1000)):
         count += _on_documents(deletions.delete, part, tenant, project)
     fill_window(resources())
@@ -214,7 +220,8 @@ def search(
     finally:
         result.forget()  # else its subscription outlives the interpreter, with a traceback
     if "error" in answer:
-        raise IngestError(answer["error"], answer["hint"])
+        kind = DatabaseUnavailableError if answer.get("outage") else IngestError
+        raise kind(answer["error"], answer["hint"])
     return [_hit(item) for item in answer["hits"]]
 
 
@@ -235,8 +242,9 @@ def _on_documents(
 ) -> int:
     def run(connection: Connection) -> int:
         scope = _known(connection, tenant, project)
-        named = None if documents is None else _identify(connection, scope, documents)
-        return change(connection, scope, named)
+        if documents is None:  # what others have in their projects is never swept along
+            return change(connection, replace(scope, whole_tenant=False), None)
+        return change(connection, scope, _identify(connection, scope, documents))
 
     total = count = resources().transact(run)
     while documents is None and count == submissions.SLICE:

@@ -186,6 +186,7 @@ def read_settings(**overrides: Any) -> Settings:
 
     Raises SettingsError naming each setting that is missing or wrong; values are never printed.
     """
+    data_dir = Path()
     try:
         data_dir = Path(os.environ.get("DATA_DIR") or dotenv_values(".env").get("DATA_DIR") or ".ingest")
         return Settings(
@@ -194,17 +195,29 @@ def read_settings(**overrides: Any) -> Settings:
         )
     except ValidationError as error:
         raise SettingsError(*_explain(error)) from None
+    except OSError as error:
+        raise SettingsError(
+            f"{error.filename or data_dir} cannot be read: {error.strerror}",
+            "correct its permissions, or set DATA_DIR to a folder of yours",
+        ) from None
     except UnicodeDecodeError:
         raise SettingsError("a settings file is not UTF-8 text", f"look at .env and {STACK_ENV}") from None
 
 
 def configured(name: str) -> str | None:
     """Give what the user set for `name` in the environment or in `.env`: not what a running stack left."""
-    for source in (os.environ, dotenv_values(".env")):
+    for source in (os.environ, _dot_env()):
         for key, value in source.items():
             if key.upper() == name and value:
                 return value
     return None
+
+
+def _dot_env() -> Mapping[str, str | None]:
+    try:
+        return dotenv_values(".env")
+    except OSError as error:
+        raise SettingsError(f".env cannot be read: {error.strerror}", "correct its permissions") from None
 
 
 def configured_urls() -> tuple[SecretStr | None, SecretStr | None]:

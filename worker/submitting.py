@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
+from sqlalchemy import Connection
+
 from worker.db import submissions
 from worker.db.submissions import Scope, Submission
 from worker.dispatch import fill_window
@@ -21,17 +23,22 @@ _SLICE_BYTES = 16 << 20
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What a submission came to. `refused` names documents that could not be recorded, and why."""
+    """What a submission came to.
+
+    `waiting`: the unchanged ones that an earlier submission left to be processed. `refused` names
+    documents that could not be recorded, and why.
+    """
 
     new: tuple[UUID, ...] = ()
     changed: tuple[UUID, ...] = ()
     unchanged: int = 0
     refused: tuple[tuple[str, str], ...] = ()
+    waiting: tuple[UUID, ...] = ()
 
     @property
     def document_ids(self) -> tuple[UUID, ...]:
         """The documents that will be processed."""
-        return self.new + self.changed
+        return self.new + self.changed + self.waiting
 
     def __add__(self, other: "Receipt") -> "Receipt":
         """Sum up two receipts."""
@@ -40,6 +47,7 @@ class Receipt:
             self.changed + other.changed,
             self.unchanged + other.unchanged,
             self.refused + other.refused,
+            self.waiting + other.waiting,
         )
 
 
@@ -78,18 +86,20 @@ def _submit_slice(part: Sequence[Document], scope: Scope, lane: Lane, *, checksu
             rows[row.source_path] = row
         except DocumentError as error:
             refused.append((document.source_path, error.message))
-    new, changed = resources().transact(
-        lambda connection: submissions.submit(
-            connection,
-            scope,
-            list(rows.values()),
-            lane=lane,
-            recipe=resources().recipe,
-            checksum=checksum,
+
+    def record(connection: Connection) -> tuple[list[UUID], list[UUID], list[UUID]]:
+        documents, recipe = list(rows.values()), resources().recipe
+        new, changed = submissions.submit(
+            connection, scope, documents, lane=lane, recipe=recipe, checksum=checksum
         )
-    )
+        written = {*new, *changed}
+        same = len(rows) > len(written)
+        left = submissions.unsettled(connection, scope, list(rows)) if same else []
+        return new, changed, [document_id for document_id in left if document_id not in written]
+
+    new, changed, waiting = resources().transact(record)
     unchanged = len(rows) - len(new) - len(changed)
-    return Receipt(tuple(new), tuple(changed), unchanged, tuple(refused))
+    return Receipt(tuple(new), tuple(changed), unchanged, tuple(refused), tuple(waiting))
 
 
 def _slices(documents: Iterable[Document]) -> Iterator[list[Document]]:

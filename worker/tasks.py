@@ -79,7 +79,8 @@ def search_task(
         return {"error": error.message, "hint": error.hint}
     except SQLAlchemyError as error:
         log.warning("search failed: %s", describe(error))
-        return {"error": "the database did not answer the search", "hint": "run `ingest doctor`"}
+        said = "the database did not answer the search"
+        return {"error": said, "hint": "run `ingest doctor`", "outage": True}
     return {"hits": [asdict(hit) | _ids(hit) for hit in hits]}
 
 

@@ -153,6 +153,21 @@ def test_names_beyond_utf8_and_lines_go_through(ingest: Run, files: Path, drain:
     assert b"caf%E9.txt" in shown.stdout
 
 
+def test_a_terminated_wait_ends_like_an_interrupted_one(
+    ingest: Run, files: Path, connection: Connection, settings: Settings
+) -> None:
+    waiting = subprocess.Popen(
+        command("add", str(files), "--wait"), stderr=subprocess.PIPE, cwd=files.parent, env=dict(os.environ)
+    )
+    recorded = text("SELECT count(*) FROM documents")
+    Retrying(
+        stop=stop_after_delay(60), wait=wait_fixed(0.05), retry=retry_if_result(lambda found: not found)
+    )(lambda: connection.execute(recorded).scalar_one())
+    waiting.terminate()
+    _, said = waiting.communicate(timeout=60)
+    assert (waiting.returncode, said.splitlines()[-1][:11]) == (Exit.INTERRUPTED, b"interrupted")
+
+
 def test_standard_input_keeps_its_bytes_and_metadata(ingest: Run, drain: Drain) -> None:
     added = ingest(
         "add", "-", "--name", "note.md", "--meta", "year=2026", "--meta", "by=me", stdin=b"# Hi\n\xff"
@@ -171,6 +186,8 @@ def test_standard_input_keeps_its_bytes_and_metadata(ingest: Run, drain: Drain) 
         (["add", "/dev/null"], Exit.SOURCE, "outside ALLOWED_ROOTS"),
         (["add", "/etc"], Exit.SOURCE, "add /etc to ALLOWED_ROOTS"),
         (["add", "empty"], Exit.SOURCE, "no files in"),
+        (["add", ""], Exit.SOURCE, "an empty path names nothing"),
+        (["add", "empty", "--wait", "--timeout", "nan"], Exit.USAGE, "--timeout nan"),
         (["add", "pipe"], Exit.SOURCE, "neither a file nor a folder"),
         (["add", "s3://bucket/key"], Exit.SOURCE, "ALLOWED_URI_SCHEMES"),
         (["add", "empty", "--meta", "x"], Exit.USAGE, "KEY=VALUE"),

@@ -18,7 +18,7 @@ from worker import Document, Receipt, submit, wait
 from worker.broker import connect, queue_length
 from worker.db.batches import form, lock_dispatch
 from worker.db.engine import transaction
-from worker.errors import DatabaseUnavailableError, IngestError, NoAnswerError
+from worker.errors import DatabaseUnavailableError, IngestError, NoAnswerError, SourceError
 from worker.producer import below, cancel, delete, find, restore, retry, status
 from worker.resources import Resources, resources
 from worker.settings import Settings
@@ -297,13 +297,48 @@ def test_without_a_project_those_of_every_project_are_meant() -> None:
     submit([note("a.txt")], project="p")
     assert len(find(["a.txt"])) == 2
     assert len(find(["a.txt"], project="p")) == 1
-    assert (cancel(project="p"), retry()) == (1, 1)
     with pytest.raises(IngestError, match="several projects"):
         delete(["a.txt"])
     assert (delete(["a.txt"], project="p"), delete(["a.txt"])) == (1, 1)
     with pytest.raises(IngestError, match="several projects"):
         restore(["a.txt"])
     assert restore(["a.txt"], project="p") == 1
+
+
+def test_all_means_one_project_or_what_is_in_none() -> None:
+    submit([note("a.txt"), note("b.txt")])
+    submit([note("a.txt")], project="p")
+    assert (cancel(project="p"), retry(), cancel(), retry(project="p")) == (1, 0, 2, 1)
+    assert status(tenant="default", project="p").counts[Status.PENDING] == 1
+    assert status(tenant="default").counts[Status.CANCELLED] == 2
+
+
+def test_one_name_is_not_a_list_of_letters() -> None:
+    submit([note("ab"), note("a"), note("b")])
+    assert [row.source_path for row in find("ab")] == ["ab"]
+    assert (cancel("ab"), retry("ab"), delete("ab"), restore("ab")) == (1, 1, 1, 1)
+
+
+def test_a_project_without_its_tenant_is_refused() -> None:
+    with pytest.raises(IngestError, match="whose project"):
+        status(project="p")
+
+
+def test_what_an_earlier_submission_left_waiting_is_waited_for(drain: Drain) -> None:
+    first = submit([note("a.txt"), note("b.txt", "other words")])
+    again = submit([note("a.txt"), note("c.txt", "new words")])
+    assert (again.unchanged, again.waiting) == (1, first.new[:1])
+    assert set(again.document_ids) == {*first.new[:1], *again.new}
+    with pytest.raises(NoAnswerError, match="2 documents were not settled"):
+        wait(again.document_ids, timeout_seconds=0)
+    drain()
+    assert wait([str(document_id) for document_id in again.document_ids]).completed == 2
+    assert submit([note("a.txt")]).document_ids == ()
+
+
+def test_an_empty_path_is_no_document() -> None:
+    with pytest.raises(SourceError, match="empty path"):
+        Document.path("")
 
 
 def test_documents_of_others_are_not_found_nor_changed() -> None:

@@ -283,7 +283,8 @@ def test_task_answers_trouble_of_the_database_without_its_words(connection: Conn
     connection.execute(text("ALTER TABLE segments RENAME TO elsewhere"))
     put("a.txt", SHIPS)
     answer = told(query="ship", tenant="default")
-    assert answer == {"error": "the database did not answer the search", "hint": "run `ingest doctor`"}
+    said = "the database did not answer the search"
+    assert answer == {"error": said, "hint": "run `ingest doctor`", "outage": True}
 
 
 # -- one snapshot ----------------------------------------------------------------------------------

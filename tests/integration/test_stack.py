@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -140,7 +141,7 @@ def test_given_servers_are_used_and_none_is_started(data: Path, attach: Attach) 
         assert not (data / "postgres18").exists()
 
 
-def test_taken_flower_port_is_named_before_anything_starts(data: Path) -> None:
+def test_taken_flower_port_is_named_before_a_server_starts(data: Path) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
@@ -150,7 +151,8 @@ def test_taken_flower_port_is_named_before_anything_starts(data: Path) -> None:
             running_stack(data, flower_port=port),
         ):
             pass
-    assert not data.exists()
+    assert not (data / "postgres18").exists()
+    assert not (data / "valkey").exists()
 
 
 def test_data_folder_that_cannot_be_made_is_explained(tmp_path: Path) -> None:
@@ -225,6 +227,18 @@ def test_process_that_dies_ends_the_foreground(data: Path, tmp_path: Path, attac
         pytest.raises(StackError, match=r"process dying .*exit code 3"),
     ):
         stack.run_foreground()
+    assert processes_on(data) == []
+
+
+@pytest.mark.parametrize("name", ["valkey", "postgres18"])
+def test_server_that_dies_ends_the_foreground(data: Path, tmp_path: Path, name: str) -> None:
+    running = up(data, procfile(tmp_path, ticking=TICKING))
+    read_until(running, "tick")
+    (number,) = re.findall(r"\d+", (data / f"{name}.pid").read_text())
+    os.kill(int(number), signal.SIGKILL)
+    said, _ = running.communicate(timeout=60)
+    assert f"the server {name} died" in said
+    assert running.returncode != 0
     assert processes_on(data) == []
 
 

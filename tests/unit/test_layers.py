@@ -49,6 +49,7 @@ SQLALCHEMY = {
     "worker.lifecycle": (ERRORS, "a heartbeat that fails must not end the worker"),
     "worker.producer": ({"Connection"}, "type of what it hands to db/"),
     "worker.resources": (ERRORS | {"Connection", "Engine"}, "owns the engines; retries what passes"),
+    "worker.submitting": ({"Connection"}, "type of what it hands to db/"),
     "worker.tasks": (ERRORS, "maps errors to Celery's retry"),
     "worker.writing": (ERRORS | {"Connection"}, "one write, then each document alone"),
     "worker.maintenance.backlog": ({"Connection"}, "type of a chore's argument"),

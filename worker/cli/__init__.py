@@ -1,6 +1,7 @@
 """The command `ingest`: a module a family of commands; every foreseeable mistake ends in one line."""
 
 import os
+import signal
 import sys
 
 from worker.cli.commands import application
@@ -13,6 +14,8 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         # a terminal of another encoding gets escapes, not a traceback
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] # None only under pythonw
+    for number in (signal.SIGTERM, signal.SIGHUP):  # as Ctrl-C; what needs another answer sets its own
+        signal.signal(number, signal.default_int_handler)
     try:
         code = _run()
         sys.stdout.flush()

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from worker.cli.output import AsJson, Project, Tenant
+from worker.errors import IngestError
 
 
 def register(app: typer.Typer) -> None:
@@ -42,6 +43,8 @@ def add(
     from worker.cli.inputs import gather, parse_metadata
     from worker.settings import load_settings
 
+    if timeout is not None and not timeout >= 0:  # nan is no number of seconds either
+        raise IngestError(f"--timeout {timeout} is not a number of seconds", "for example --timeout 60")
     gathered = gather(
         paths,
         load_settings(),

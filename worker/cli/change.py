@@ -14,7 +14,7 @@ from worker.errors import IngestError
 
 Documents = Annotated[list[str], typer.Argument(metavar="DOCUMENT…", help="Ids or paths.")]
 SomeDocuments = Annotated[list[str] | None, typer.Argument(metavar="[DOCUMENT…]", help="Ids or paths.")]
-All = Annotated[bool, typer.Option("--all", help="All of the project.")]
+All = Annotated[bool, typer.Option("--all", help="All of the project, or of none.")]
 
 
 def register(app: typer.Typer) -> None:

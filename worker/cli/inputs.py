@@ -64,6 +64,8 @@ def gather(
 
 def _checked(name: str, settings: Settings) -> Path | None:
     """Give the local path that a name means; None for standard input and URIs of storage."""
+    if not name:
+        raise SourceError("an empty path names nothing", "a dot is the current folder: ingest add .")
     path = None if name == STDIN else sources.local_path(name)
     if path is not None:
         return check_path(path, settings)

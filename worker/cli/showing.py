@@ -1,5 +1,6 @@
 """What the demo shows on a running stack."""
 
+import shlex
 import time
 from collections.abc import Sequence
 
@@ -83,7 +84,7 @@ def say_next(project: str, query: str) -> None:
     steps = {
         f"{me} up": "keep the stack running; then, from another shell:",
         f"{me} add PATH --wait": "ingest your own files",
-        f'{me} search "{query}" --project {project}': "",
+        f'{me} search "{query}" --project {shlex.quote(project)}': "",
         f"{me} doctor": "what is well and what is not",
     }
     columns(list(steps.items()))

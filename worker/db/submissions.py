@@ -119,6 +119,20 @@ def submit(
     return new, [row.document_id for row in written if row.requested_version > 1]
 
 
+def unsettled(connection: Connection, scope: Scope, source_paths: Sequence[str]) -> list[UUID]:
+    """Give those of a scope's documents that are not settled yet; nearly always there are none at all."""
+    waiting = f"{scope.condition()} AND d.status IN ('pending', 'processing') AND d.deleted_at IS NULL"
+    any_of_them = text(f"SELECT 1 FROM documents d WHERE {waiting} LIMIT 1")
+    if connection.execute(any_of_them, scope.parameters).first() is None:
+        return []
+    keys = [source_key(source_path) for source_path in source_paths]
+    found = connection.execute(
+        text(f"SELECT d.document_id FROM documents d WHERE {waiting} AND d.source_key = ANY(:keys)"),
+        {**scope.parameters, "keys": keys},
+    )
+    return list(found.scalars())
+
+
 def _record(document: Submission) -> dict[str, Any]:
     return {
         "source_path": document.source_path,

@@ -71,6 +71,16 @@ class RunningPostgres:
         """The postmaster."""
         return self._process.pid
 
+    @property
+    def alive(self) -> bool:
+        """Whether it still runs."""
+        return self._process.alive
+
+    @property
+    def log(self) -> Path:
+        """What it writes."""
+        return self._process.log
+
     def start(self) -> Self:
         """Make the data folder if need be, start the server, wait until it answers."""
         try:

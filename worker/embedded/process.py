@@ -193,9 +193,16 @@ class OwnedProcess:
             ) from None
 
     def wait(self) -> int:
-        """Wait for its own end."""
+        """Wait for its own end; gives how it ended."""
         assert self._popen is not None, "launch it first"
         return self._popen.wait()
+
+    def ended_within(self, seconds: float) -> bool:
+        """Wait so long for its own end; tell whether it came."""
+        assert self._popen is not None, "launch it first"
+        with suppress(subprocess.TimeoutExpired):
+            self._popen.wait(seconds)
+        return not self.alive
 
     def stop(self, *, last_resort: signal.Signals = signal.SIGKILL) -> None:
         """Ask it to end, insist after a while, and forget it. Does nothing twice."""

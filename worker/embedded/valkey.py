@@ -47,6 +47,16 @@ class RunningValkey:
         """The server's process id."""
         return self._process.pid
 
+    @property
+    def alive(self) -> bool:
+        """Whether it still runs."""
+        return self._process.alive
+
+    @property
+    def log(self) -> Path:
+        """What it writes."""
+        return self._process.log
+
     def start(self) -> Self:
         """Start the server and wait until it answers."""
         try:

@@ -9,7 +9,7 @@ import secrets
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
@@ -30,10 +30,17 @@ __all__ = ["Stack", "running_stack"]
 class Stack:
     """A running stack: `settings_env` is what a process needs in its environment to use it."""
 
-    def __init__(self, data_dir: Path, settings_env: dict[str, str], processes: Background) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        settings_env: dict[str, str],
+        processes: Background,
+        servers: Sequence[RunningPostgres | RunningValkey],
+    ) -> None:
         self.data_dir = data_dir
         self.settings_env = settings_env
         self._processes = processes
+        self._servers = servers
 
     @property
     def log(self) -> Path:
@@ -48,15 +55,23 @@ class Stack:
         self._processes.start(self.settings_env)
 
     def check(self) -> None:
-        """Raise StackError when a process in the background has died. Cheap: call it while waiting."""
+        """Raise StackError when a server or a process has died. Cheap: call it while waiting."""
+        self._check_servers()
         self._processes.check()
 
     def run_foreground(self) -> int:
         """Run the Procfile's processes with their log on our output until Ctrl-C; give the exit code.
 
-        Raises StackError when one of them ends by itself: the others are stopped then.
+        Raises StackError when one of them, or a server, ends by itself: the others are stopped then.
         """
-        return self._processes.run(self.settings_env)
+        return self._processes.run(self.settings_env, self._check_servers)
+
+    def _check_servers(self) -> None:
+        for server in self._servers:
+            if not server.alive:
+                raise StackError(
+                    f"the server {server.folder.name} died", f"read {server.log}, then start again"
+                )
 
 
 @contextmanager
@@ -79,15 +94,18 @@ def running_stack(
     with ExitStack() as exits:
         interrupts = exits.enter_context(_interruptible())
         try:
-            _refuse_taken(flower_port or _configured_flower_port())
             _own(data_dir, exits)
             processes = Background(data_dir, procfile or find_procfile())
             processes.stop_leftover()
+            _refuse_taken(flower_port or _configured_flower_port())
+            servers = _servers(data_dir, postgres_version, database_url, broker_url)
+            urls = {name: _start(server, exits) for name, server in servers.items()}
             given = {"DATABASE_URL": database_url, "BROKER_URL": broker_url}
-            env = _start_servers(data_dir, postgres_version, given, exits) | _settings(allowed_roots)
+            urls |= {name: url.get_secret_value() for name, url in given.items() if url}
+            env = urls | _settings(allowed_roots)
             _leave_settings(data_dir / STACK_ENV, env, exits)
             exits.callback(processes.stop)
-            yield Stack(data_dir, {**env, "DATA_DIR": str(data_dir)}, processes)
+            yield Stack(data_dir, {**env, "DATA_DIR": str(data_dir)}, processes, list(servers.values()))
         finally:
             interrupts.clear()
 
@@ -122,18 +140,16 @@ def _own(data_dir: Path, exits: ExitStack) -> None:
         lock.acquire()
 
 
-def _start_servers(
-    data_dir: Path, version: Literal[16, 18], given: Mapping[str, SecretStr | None], exits: ExitStack
-) -> dict[str, str]:
-    missing: dict[str, Callable[[], RunningPostgres | RunningValkey]] = {
-        "DATABASE_URL": lambda: RunningPostgres(data_dir / f"postgres{version}", version=version),
-        "BROKER_URL": lambda: RunningValkey(data_dir / "valkey"),
-    }
-    urls = {}
-    for name, make in missing.items():
-        url = given[name]
-        urls[name] = url.get_secret_value() if url else _start(make(), exits)
-    return urls
+def _servers(
+    data_dir: Path, version: Literal[16, 18], database_url: SecretStr | None, broker_url: SecretStr | None
+) -> dict[str, RunningPostgres | RunningValkey]:
+    """Give a server for each URL that is missing."""
+    servers: dict[str, RunningPostgres | RunningValkey] = {}
+    if database_url is None:
+        servers["DATABASE_URL"] = RunningPostgres(data_dir / f"postgres{version}", version=version)
+    if broker_url is None:
+        servers["BROKER_URL"] = RunningValkey(data_dir / "valkey")
+    return servers
 
 
 def _start(server: RunningPostgres | RunningValkey, exits: ExitStack) -> str:

@@ -3,6 +3,7 @@
 import json
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from worker.settings import child_environment
 
 _START_SECONDS = 30.0
 _STOP_SECONDS = 15.0  # processes get 5 s before they are killed; this is for the one that counts them
+_WATCH_SECONDS = 0.5
 _LAST_LINES = 15
 
 
@@ -51,11 +53,12 @@ class Background:
         if not self._runner.alive or "first_stopped" in self._read_state():
             raise self._death()
 
-    def run(self, env: dict[str, str]) -> int:
-        """Start all on our own output; wait for the end; give the exit code."""
+    def run(self, env: dict[str, str], watch: Callable[[], None]) -> int:
+        """Start all on our own output; wait for the end; give the exit code. `watch` raises to end it."""
         try:
             self._launch(env, stdout=None, stderr=None)
-            self._runner.wait()
+            while not self._runner.ended_within(_WATCH_SECONDS):
+                watch()
         except KeyboardInterrupt:
             self.stop()
             return int(Exit.INTERRUPTED)
