@@ -103,13 +103,14 @@ class BatchRun:
     def _read_all(self, claimed: Sequence[Claimed]) -> list[Work]:
         """Read until BATCH_BYTES are in memory: files may have grown since they were submitted."""
         works: list[Work] = []
+        size = 0
         for document in claimed:
-            size = sum(work.size_bytes for work in works)
             if self.must_stop() or (works and size >= self._resources.settings.batch_bytes):
                 break
             self._heart.check()
             if work := self._guard(document, partial(self._read, document)):
                 works.append(work)
+                size += work.size_bytes
         return works
 
     def _read(self, document: Claimed) -> Work | None:
@@ -193,14 +194,11 @@ class BatchRun:
         if first and self._heart.overdue and not self._stopping():
             limit = self._resources.settings.task_soft_time_limit
             error = TransientError("time_limit", f"not done within TASK_SOFT_TIME_LIMIT, {limit} s")
+            decided = {outcome.document_id for outcome in self.settled}
+            decided |= {document.document_id for document, _ in self.later}
             for work in group:
-                if work.document.document_id not in self._decided():
+                if work.document.document_id not in decided:
                     self._put_off(work.document, error)
-
-    def _decided(self) -> set[UUID]:
-        return {outcome.document_id for outcome in self.settled} | {
-            late.document_id for late, _ in self.later
-        }
 
     def _guard(self, document: Claimed, step: Callable[[], T]) -> T | None:
         """Run a document's step; an error becomes that document's outcome, and no other's."""

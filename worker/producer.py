@@ -80,9 +80,7 @@ def find(
 def _ids_and_paths(names: Sequence[str | UUID]) -> tuple[list[UUID], list[str]]:
     ids: list[UUID] = []
     paths: list[str] = []
-    if isinstance(names, str | UUID):  # one name is not a list of letters
-        names = [names]
-    for name in names:
+    for name in _each(names):
         if isinstance(name, UUID):
             ids.append(name)
             continue
@@ -93,6 +91,11 @@ def _ids_and_paths(names: Sequence[str | UUID]) -> tuple[list[UUID], list[str]]:
             with suppress(ValueError):  # no file has such a name
                 paths.append(storable(sources.source_path_of(Path(name).absolute())))
     return ids, paths
+
+
+def _each(names: Sequence[str | UUID]) -> Sequence[str | UUID]:
+    """Give names as several: one alone is not a list of letters."""
+    return [names] if isinstance(names, str | UUID) else names
 
 
 def wait(
@@ -148,7 +151,7 @@ def delete(
 ) -> int:
     """Delete documents: gone from every search when this returns, and restorable; gives how many."""
     count = 0
-    names = iter([documents] if isinstance(documents, str | UUID) else documents)
+    names = iter(_each(documents))
     while part := list(islice(names, 1000)):
         count += _on_documents(deletions.delete, part, tenant, project)
     fill_window(resources())

@@ -186,9 +186,8 @@ def read_settings(**overrides: Any) -> Settings:
 
     Raises SettingsError naming each setting that is missing or wrong; values are never printed.
     """
-    data_dir = Path()
     try:
-        data_dir = Path(os.environ.get("DATA_DIR") or dotenv_values(".env").get("DATA_DIR") or ".ingest")
+        data_dir = Path(os.environ.get("DATA_DIR") or _dot_env().get("DATA_DIR") or ".ingest")
         return Settings(
             _env_file=(data_dir / STACK_ENV, ".env"),  # type: ignore[call-arg] # pydantic-settings' own
             **overrides,
@@ -197,7 +196,7 @@ def read_settings(**overrides: Any) -> Settings:
         raise SettingsError(*_explain(error)) from None
     except OSError as error:
         raise SettingsError(
-            f"{error.filename or data_dir} cannot be read: {error.strerror}",
+            f"{error.filename} cannot be read: {error.strerror}",
             "correct its permissions, or set DATA_DIR to a folder of yours",
         ) from None
     except UnicodeDecodeError:

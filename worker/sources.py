@@ -69,12 +69,15 @@ def check_root(path: Path, settings: Settings) -> str:
         real = _resolved(path)
     except (OSError, ValueError):  # a loop of links, too long a name, a NUL
         raise DocumentError("unreadable", f"the path cannot be resolved: {str(path)!r}") from None
-    within = os.path.join(real, "")  # noqa: PTH118 -- as text, with one slash at its end, ten times as fast
-    if not any(within.startswith(os.path.join(root, "")) for root in settings.allowed_roots):  # noqa: PTH118
+    if not any(_with_slash(real).startswith(_with_slash(root)) for root in settings.allowed_roots):
         raise DocumentError(
             "outside_roots", f"{path} is outside ALLOWED_ROOTS; add its folder there to ingest it"
         )
     return real
+
+
+def _with_slash(folder: str | Path) -> str:
+    return os.path.join(folder, "")  # noqa: PTH118 -- a Path drops the slash, without which /a holds /ab
 
 
 def _resolved(path: Path) -> str:

@@ -24,10 +24,11 @@ from worker.settings import read_settings
 from worker.steps.copyrows import (
     COLUMNS,
     HEADER,
+    NO_VECTOR,
     TRAILER,
     Row,
     document_fields,
-    encode_vector,
+    encode_vectors,
     row_fields,
 )
 from worker.steps.prepare import Piece
@@ -101,6 +102,10 @@ def vector(numbers: Sequence[float] | None, kind: EmbeddingType) -> NDArray[np.f
     return None if numbers is None else np.resize(np.array(numbers), DIMENSION).astype(NUMBER[kind])
 
 
+def encoded_vector(vector: NDArray[np.floating] | None) -> bytes:
+    return NO_VECTOR if vector is None else encode_vectors([vector])
+
+
 def encoded(
     rows: Sequence[Sample], ids: Any, kind: EmbeddingType, metadata: Sequence[str], *, project: bool
 ) -> bytes:
@@ -110,7 +115,7 @@ def encoded(
         headings = tuple(row.heading_path)
         piece = Piece(row.text, row.char_length, row.content_hash, headings, metadata_json=written)
         made = Row(prefix, (n + 1).to_bytes(16, "big"), (n + 1) << 40, piece)
-        parts += row_fields(made, encode_vector(vector(row.numbers, kind)))
+        parts += row_fields(made, encoded_vector(vector(row.numbers, kind)))
     return b"".join(parts)
 
 
@@ -214,7 +219,7 @@ def test_row_of_another_tenant_or_without_its_document_is_refused(
     resources: Resources, document: Any
 ) -> None:
     prefix = document_fields(UUID(int=1), document.tenant_id, None)
-    row = b"".join(row_fields(Row(prefix, bytes(16), 1, Piece("a", 1, bytes(32))), encode_vector(None)))
+    row = b"".join(row_fields(Row(prefix, bytes(16), 1, Piece("a", 1, bytes(32))), NO_VECTOR))
     with resources.engine.connect() as connection:
         _, leaf = segments.lock_open(connection)
         with pytest.raises(DBAPIError, match="chunks_document_id_fkey"):

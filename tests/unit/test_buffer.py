@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from worker.buffer import CopyStream, RowBuffer, Vector, merged
-from worker.steps.copyrows import HEADER, TRAILER, Row, document_fields, encode_vector, row_fields
+from worker.steps.copyrows import HEADER, NO_VECTOR, TRAILER, Row, document_fields, encode_vectors, row_fields
 from worker.steps.prepare import Piece
 
 ROWS = 150
@@ -31,8 +31,12 @@ def made(n: int) -> tuple[Row, Vector | None]:
     return Row(PREFIX, n.to_bytes(16, "big"), n << 20, piece), vector
 
 
+def encoded_vector(vector: Vector | None) -> bytes:
+    return NO_VECTOR if vector is None else encode_vectors([vector])
+
+
 def encoded(rows: Sequence[tuple[Row, Vector | None]]) -> bytes:
-    return b"".join(part for row, vector in rows for part in row_fields(row, encode_vector(vector)))
+    return b"".join(part for row, vector in rows for part in row_fields(row, encoded_vector(vector)))
 
 
 def append(buffer: RowBuffer, rows: Sequence[tuple[Row, Vector | None]]) -> None:

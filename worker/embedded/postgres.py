@@ -15,7 +15,6 @@ import sys
 import tempfile
 from contextlib import closing, suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Literal, Self
 from urllib.parse import quote
 
@@ -27,6 +26,7 @@ from worker.embedded.account import Account, account_for, let_read, let_through
 from worker.embedded.process import (
     FolderLock,
     OwnedProcess,
+    Server,
     ServerDiedError,
     explained,
     runs_on,
@@ -49,7 +49,7 @@ class _StillHeldError(Exception):
     """Backends of a killed server hold its shared memory; they are about to notice its death."""
 
 
-class RunningPostgres:
+class RunningPostgres(Server):
     """One PostgreSQL server on `folder`. `start` and `stop` may be called again, also after it was killed."""
 
     def __init__(self, folder: Path, *, version: Literal[16, 18], durable: bool = True) -> None:
@@ -65,21 +65,6 @@ class RunningPostgres:
     def url(self) -> str:
         """Where the `ingest` database is: a Unix socket, in a folder that only its owner can enter."""
         return f"postgresql://postgres@/{DATABASE}?host={quote(str(self._socket_folder))}&port=5432"
-
-    @property
-    def pid(self) -> int:
-        """The postmaster."""
-        return self._process.pid
-
-    @property
-    def alive(self) -> bool:
-        """Whether it still runs."""
-        return self._process.alive
-
-    @property
-    def log(self) -> Path:
-        """What it writes."""
-        return self._process.log
 
     def start(self) -> Self:
         """Make the data folder if need be, start the server, wait until it answers."""
@@ -103,14 +88,6 @@ class RunningPostgres:
             if self._socket_folder != self.folder:
                 shutil.rmtree(self._socket_folder, ignore_errors=True)
             self._lock.release()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     def _prepare(self) -> None:
         account = account_for(self.folder)

@@ -9,11 +9,12 @@ import signal
 import subprocess
 import sys
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import FrameType
-from typing import Any
+from types import FrameType, TracebackType
+from typing import Any, Self
 
 import psutil
 from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_fixed
@@ -238,6 +239,39 @@ class OwnedProcess:
         handle = os.open(self.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         self._log_start = os.fstat(handle).st_size
         return os.fdopen(handle, "ab")
+
+
+class Server(ABC):
+    """A server that is one process of ours: stopped at the end of its `with` block."""
+
+    _process: OwnedProcess
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still runs."""
+        return self._process.alive
+
+    @property
+    def log(self) -> Path:
+        """What it writes."""
+        return self._process.log
+
+    @abstractmethod
+    def stop(self) -> None:
+        """End it in order; no process stays."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
 
 
 def runs_on(process: psutil.Process, folder: Path) -> bool:

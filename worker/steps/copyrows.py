@@ -67,11 +67,6 @@ def row_fields(row: Row, vector: bytes | memoryview) -> tuple[bytes | memoryview
     )
 
 
-def encode_vector(embedding: NDArray[np.floating] | None) -> bytes:
-    """Encode a vector or halfvec: dimension, an unused word, the numbers (pgvector vector_send)."""
-    return NO_VECTOR if embedding is None else encode_vectors([embedding])
-
-
 def encode_vectors(embeddings: Sequence[NDArray[np.floating]]) -> bytes:
     """Encode vectors of one dimension and type, one after the other, without copying them before."""
     if not embeddings:
