@@ -7,6 +7,8 @@ BIN := .venv/bin
 RUNTIME := .venv/.runtime
 DEV := .venv/.dev
 COVERAGE ?= --cov --cov-report=term
+# A process a core, each with servers of its own.
+PARALLEL ?= --numprocesses=auto --maxprocesses=4 --dist=worksteal
 
 ifdef PG
 export POSTGRES_VERSION := $(PG)
@@ -25,7 +27,7 @@ up: $(RUNTIME) ## start the stack and stay in the foreground; Ctrl-C stops it
 	@$(BIN)/ingest up
 
 test: $(DEV) ## the whole suite on real servers, with coverage (PG=16)
-	$(BIN)/pytest $(COVERAGE) $(ARGS)
+	$(BIN)/pytest $(PARALLEL) $(COVERAGE) $(ARGS)
 
 lint: $(DEV) ## style
 	$(BIN)/ruff check .

@@ -8,7 +8,8 @@ from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wa
 
 from alembic import context
 from worker.db.engine import driver_url
-from worker.db.migrate import LOCK_PATIENCE_SECONDS, current_revision
+from worker.db.migrate import LOCK_PATIENCE_SECONDS
+from worker.db.schema import current_revision
 from worker.errors import SchemaError
 from worker.settings import load_settings
 

@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 import pytest
 from alembic.config import Config
+from alembic.script import ScriptDirectory
 from pydantic import SecretStr
 from sqlalchemy import Connection, Engine, event, text
 from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
@@ -21,14 +22,15 @@ from alembic import command
 from tests.migration.catalogue import differences, read
 from tests.migration.test_drift import settings_of
 from worker.db.engine import single_connection_engine
-from worker.db.migrate import migrate, newest_revision, require_schema
+from worker.db.migrate import migrate, script_config
+from worker.db.schema import REVISIONS, require_schema
 from worker.embedded import RunningPostgres, RunningValkey
 from worker.errors import DatabaseUnavailableError, SchemaError
 from worker.settings import Settings, child_environment
 
 ROOT = Path(__file__).parents[2]
-REVISIONS = sorted((ROOT / "alembic/versions").glob("*.py"))
-NEWEST = newest_revision()
+SCRIPTS = sorted((ROOT / "alembic/versions").glob("*.py"))
+NEWEST = REVISIONS[-1]
 LIBRARY = "vector.dylib" if sys.platform == "darwin" else "vector.so"
 MIGRATION_LOCK = 7_046_029_254_386_353_131
 
@@ -46,6 +48,11 @@ def empty(new_database: NewDatabase, valkey: RunningValkey) -> Settings:
 def migrated(new_database: NewDatabase, template: str, valkey: RunningValkey) -> Settings:
     """Settings of a migrated database."""
     return settings_of(new_database(template), valkey, 256, "vector")
+
+
+def test_the_revisions_a_process_knows_are_the_scripts() -> None:
+    scripts = ScriptDirectory.from_config(script_config()).walk_revisions("base", "heads")
+    assert [script.revision for script in scripts][::-1] == list(REVISIONS)
 
 
 @contextmanager
@@ -236,7 +243,7 @@ def timeouts_of(file: Path) -> dict[str, list[str]]:
 LIMITS = ["op.execute(LOCK_TIMEOUT)", "op.execute(STATEMENT_TIMEOUT)"]
 
 
-@pytest.mark.parametrize("file", REVISIONS, ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", SCRIPTS, ids=lambda file: file.stem)
 def test_every_migration_limits_itself_both_ways(file: Path) -> None:
     assert timeouts_of(file) == {"upgrade": LIMITS, "downgrade": LIMITS}
 

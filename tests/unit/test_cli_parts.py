@@ -11,7 +11,7 @@ from worker.cli.checks import Server, State, check_pgvector, judge_disk
 from worker.cli.corpus import first_words, queries_of
 from worker.cli.inputs import parse_metadata
 from worker.cli.output import age, columns, count, emit, printable
-from worker.cli.processes import Kind, flower_environment, require_auth, worker_arguments
+from worker.cli.processes import Kind, flower_environment, require_auth, worker_options
 from worker.cli.search import snippet
 from worker.cli.startup import OneLine
 from worker.cli.vitals import judge
@@ -100,10 +100,10 @@ def test_two_different_questions_are_taken_from_a_corpus(tmp_path: Path) -> None
 
 
 def test_worker_takes_what_a_person_waits_for_first() -> None:
-    arguments = worker_arguments(Kind.INGEST, settings(ingest_concurrency=3))
-    assert "--queues=interactive,ingest" in arguments
-    assert "--concurrency=3" in arguments
-    assert "--concurrency=1" in worker_arguments(Kind.SEARCH, settings(ingest_concurrency=3))
+    options = worker_options(Kind.INGEST, settings(ingest_concurrency=3))
+    assert options["queues"] == ["interactive", "ingest"]
+    assert options["concurrency"] == 3
+    assert worker_options(Kind.SEARCH, settings(ingest_concurrency=3))["concurrency"] == 1
 
 
 def test_flower_gets_its_password_by_the_environment() -> None:

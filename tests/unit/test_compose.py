@@ -14,7 +14,7 @@ from sqlalchemy import Connection, text
 
 from worker.broker import SAFE_EVICTION
 from worker.db import operations
-from worker.db.migrate import ADVISED_PGVECTOR
+from worker.db.schema import ADVISED_PGVECTOR
 from worker.resources import Resources
 
 ROOT = Path(__file__).parents[2]

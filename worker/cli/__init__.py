@@ -67,7 +67,7 @@ def _explained(error: Exception) -> IngestError:
     if not isinstance(error, DBAPIError):
         return BrokerUnavailableError(f"the broker does not answer: {error}", "run `ingest doctor`")
     from worker.db.engine import describe, is_retryable, unavailable
-    from worker.db.migrate import require_schema
+    from worker.db.schema import require_schema
     from worker.settings import load_settings
 
     settings = load_settings()

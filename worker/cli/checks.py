@@ -8,7 +8,7 @@ from pathlib import Path
 from redis import RedisError
 
 from worker import broker
-from worker.db import migrate, overview
+from worker.db import overview, schema
 from worker.db.engine import reach
 from worker.errors import BrokerUnavailableError, DatabaseUnavailableError
 from worker.settings import Settings, masked
@@ -51,8 +51,8 @@ def ask_server(settings: Settings) -> Server:
         settings.database_url,
         lambda connection: Server(
             overview.server_version(connection),
-            migrate.pgvector_version(connection),
-            migrate.current_revision(connection),
+            schema.pgvector_version(connection),
+            schema.current_revision(connection),
         ),
     )
 
@@ -79,16 +79,16 @@ def check_pgvector(server: Server) -> Finding:
         return Finding("pgvector", State.FAILED, "not installed in this database", "run `ingest migrate`")
     version = ".".join(map(str, server.pgvector))
     mend = "upgrade it on the server, then run ALTER EXTENSION vector UPDATE"
-    if server.pgvector < migrate.OLDEST_PGVECTOR:
+    if server.pgvector < schema.OLDEST_PGVECTOR:
         return Finding("pgvector", State.FAILED, f"{version} is too old (CVE-2026-3172)", mend)
-    if server.pgvector < migrate.ADVISED_PGVECTOR:
+    if server.pgvector < schema.ADVISED_PGVECTOR:
         return Finding("pgvector", State.WARNING, f"{version} can corrupt an index under VACUUM", mend)
     return Finding("pgvector", State.OK, version)
 
 
 def check_revision(server: Server) -> Finding:
     """Compare the schema with what this program needs."""
-    newest = migrate.newest_revision()
+    newest = schema.REVISIONS[-1]
     if server.revision == newest:
         return Finding("migrations", State.OK, f"at {newest}")
     seen = f"at {server.revision}, this program needs {newest}" if server.revision else "not migrated"

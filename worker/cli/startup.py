@@ -8,7 +8,7 @@ from typing import Any
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
 from worker.broker import require_broker
-from worker.db.migrate import require_schema
+from worker.db.schema import require_schema
 from worker.errors import BrokerUnavailableError, DatabaseUnavailableError
 from worker.settings import Settings, load_settings
 

@@ -1,22 +1,24 @@
-"""Bring the schema up to date, and refuse to start on one that does not fit the settings."""
+"""Bring the schema up to date."""
 
-import re
 from pathlib import Path
 
 from alembic.config import Config
-from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import Connection, text
-from sqlalchemy.exc import DBAPIError, ProgrammingError
+from sqlalchemy.exc import DBAPIError
 
 from alembic import command
-from worker.db.engine import describe, reach, single_connection_engine, unavailable
+from worker.db.engine import describe, single_connection_engine, unavailable
+from worker.db.schema import (
+    check_age,
+    check_known,
+    check_schema,
+    check_space,
+    current_revision,
+    parsed_version,
+)
 from worker.errors import IngestError, SchemaError
 from worker.settings import Settings
-
-# 0.8.2 fixed CVE-2026-3172; 0.8.4 fixed index corruption by VACUUM beside inserts (pgvector CHANGELOG).
-OLDEST_PGVECTOR = (0, 8, 2)
-ADVISED_PGVECTOR = (0, 8, 4)
 
 # How long a migration waits for another one to end.
 LOCK_PATIENCE_SECONDS = 600
@@ -33,11 +35,6 @@ def script_config(settings: Settings | None = None, connection: Connection | Non
     config.attributes["settings"] = settings
     config.attributes["connection"] = connection
     return config
-
-
-def newest_revision() -> str | None:
-    """Give the revision this program needs."""
-    return ScriptDirectory.from_config(script_config()).get_current_head()
 
 
 def migrate(
@@ -101,51 +98,11 @@ def _no_pgvector(said: str) -> SchemaError:
     )
 
 
-def current_revision(connection: Connection) -> str | None:
-    """Give the revision the database is at, None before the first migration."""
-    known = connection.execute(text("SELECT to_regclass('alembic_version') IS NOT NULL")).scalar()
-    return connection.execute(text("SELECT version_num FROM alembic_version")).scalar() if known else None
-
-
-def pgvector_version(connection: Connection) -> tuple[int, ...] | None:
-    """Give the version of the extension in this database, None where it is not installed."""
-    version = connection.execute(
-        text("SELECT extversion FROM pg_extension WHERE extname = 'vector'")
-    ).scalar()
-    return _parsed(version) if version else None
-
-
-def _parsed(version: str) -> tuple[int, ...]:
-    """Read a version; hosted servers add words of their own to it ("0.8.1.google-3")."""
-    return tuple(int(number) for number in re.findall(r"\d+", version)[:3])
-
-
-def check_schema(connection: Connection, settings: Settings) -> None:
-    """Refuse a database this process must not work on.
-
-    Raises SchemaError: not migrated, migrated by a newer program, pgvector missing or too old, or
-    vectors of another dimension or type than the settings say.
-    """
-    revision, newest = current_revision(connection), newest_revision()
-    if revision is None:
-        raise SchemaError("the database is not migrated", "run `ingest migrate`")
-    _check_known(revision)
-    if revision != newest:
-        raise SchemaError(
-            f"the database is at revision {revision}, this program needs {newest}", "run `ingest migrate`"
-        )
-    version = pgvector_version(connection)
-    if version is None:
-        raise SchemaError("the extension vector is not installed in this database", "run `ingest migrate`")
-    _check_age(version)
-    _check_space(connection, settings)
-
-
 def _check_before(connection: Connection, settings: Settings, *, upgrade: bool) -> None:
     """Refuse before anything is changed what could only be refused afterwards."""
     revision = current_revision(connection)
     if revision is not None:
-        _check_known(revision)
+        check_known(revision)
     if not upgrade:
         return
     version = connection.execute(
@@ -155,51 +112,6 @@ def _check_before(connection: Connection, settings: Settings, *, upgrade: bool) 
     ).scalar()
     if version is None:
         raise _no_pgvector("it offers no extension named vector")
-    _check_age(_parsed(version))
+    check_age(parsed_version(version))
     if revision is not None:
-        _check_space(connection, settings)
-
-
-def _check_known(revision: str) -> None:
-    known = {script.revision for script in ScriptDirectory.from_config(script_config()).walk_revisions()}
-    if revision not in known:
-        raise SchemaError(
-            f"the database is at revision {revision}, which this program does not know: it is newer",
-            "start the program that belongs to this database, or a newer one",
-        )
-
-
-def _check_age(version: tuple[int, ...]) -> None:
-    if version < OLDEST_PGVECTOR:
-        raise SchemaError(
-            f"pgvector {'.'.join(map(str, version))} is too old; 0.8.2 is the oldest safe one",
-            "upgrade it on the server, then run ALTER EXTENSION vector UPDATE",
-        )
-
-
-def _check_space(connection: Connection, settings: Settings) -> None:
-    stored = connection.execute(text("SELECT dimension, column_type FROM embedding_space")).one_or_none()
-    if stored is None:
-        raise SchemaError(
-            "the database does not say which embeddings it holds: embedding_space is empty",
-            "put its row back, with the dimension and type of chunks.embedding",
-        )
-    wanted = (settings.embedding_dimension, settings.embedding_type.value)
-    if tuple(stored) != wanted:
-        raise SchemaError(
-            f"the database holds {stored.column_type}({stored.dimension}) embeddings, "
-            f"the settings say {wanted[1]}({wanted[0]})",
-            "set EMBEDDING_DIMENSION and EMBEDDING_TYPE to what the database holds, "
-            "or ingest into a new database",
-        )
-
-
-def require_schema(settings: Settings) -> None:
-    """Check the schema over a fresh connection; raises as `check_schema` and `reach` do."""
-    try:
-        reach(settings.database_url, lambda connection: check_schema(connection, settings))
-    except ProgrammingError as error:
-        raise SchemaError(
-            f"the database's role may not read the schema: {describe(error)}",
-            "grant it the tables of ingest-worker, or correct DATABASE_URL",
-        ) from None
+        check_space(connection, settings)
