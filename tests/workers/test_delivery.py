@@ -14,6 +14,7 @@ from sqlalchemy import Connection, event, text
 from tests.workers.conftest import StartWorker, Until
 from worker import Document, broker, submit
 from worker.dispatch import dispatch
+from worker.errors import Exit
 from worker.maintenance.run import run_chore
 from worker.producer import find, search, wait
 from worker.resources import Resources
@@ -222,3 +223,17 @@ def test_many_documents_put_few_messages_into_the_broker(resources: Resources, c
     client = broker.connect(resources.settings)
     assert 1 <= broker.queue_length(client, Queue.INGEST) <= 2
     assert broker.queue_length(client, Queue.INTERACTIVE) == 0
+
+
+def test_a_worker_that_cannot_go_on_ends_with_a_code_of_its_own(
+    start: StartWorker, until: Until, resources: Resources
+) -> None:
+    client = broker.connect(resources.settings)
+    client.acl_setuser(
+        "half", enabled=True, passwords=["+half"], keys=["*"], channels=["*"], commands=["+@all", "-brpop"]
+    )
+    host = resources.settings.broker_url.get_secret_value().rpartition("@")[2]
+    worker = start("ingest", BROKER_URL=f"redis://half:half@{host}")
+    until(lambda: worker.container.process.poll() is not None)
+    assert worker.container.process.returncode == Exit.STACK
+    assert worker.logs().splitlines()[-1].startswith("error: the worker could not go on → ")

@@ -1,7 +1,6 @@
 """`ingest worker`, `beat`, `flower`: the processes of the Procfile, each Celery in this process."""
 
 import os
-import sys
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -41,12 +40,15 @@ def worker(kind: Annotated[Kind, typer.Argument(help="Which work it takes.")]) -
     from worker.cli.startup import prepare
 
     settings = prepare()
+    from celery.worker import state
+
     from worker.app import app
 
     # not app.worker_main: that imports every command of Celery and Flower, which takes longer than our own
     process = app.Worker(**worker_options(kind, settings))
     process.start()
-    sys.exit(process.exitcode)
+    if process.exitcode and state.should_stop is None:  # Celery gives Ctrl-C, too, the code of a failure
+        raise StackError("the worker could not go on", "its log says why; start it again")
 
 
 def worker_options(kind: Kind, settings: "Settings") -> dict[str, Any]:
