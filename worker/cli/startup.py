@@ -14,7 +14,7 @@ from worker.settings import Settings, load_settings
 
 log = logging.getLogger("ingest")
 
-_NOISY = ("wordllama", "httpx", "httpcore", "urllib3", "filelock", "huggingface_hub")
+_NOISY = ("httpx", "httpcore", "urllib3", "filelock", "huggingface_hub")
 _FORMAT = "%(levelname)s %(name)s %(message)s"
 _KNOWN = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName", "data"}
 

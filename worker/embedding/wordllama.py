@@ -1,10 +1,12 @@
 """The built-in model: WordLlama's static 256-d token vectors, on the CPU, offline, from its wheel."""
 
-import logging
 from collections.abc import Sequence
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
+from safetensors import safe_open
+from tokenizers import Tokenizer
 
 from worker.steps.vectors import Matrix
 
@@ -19,17 +21,12 @@ class WordLlamaEmbedder:
     model = MODEL
 
     def __init__(self) -> None:
-        root = logging.getLogger()
-        handlers, level = list(root.handlers), root.level
-        import wordllama
-
-        # The package calls logging.basicConfig on import; a library may not decide where logs go.
-        root.handlers[:], root.level = handlers, level
-        # load() looks beside its package's parent folder, then asks the network: name the folder.
-        folder = Path(wordllama.__file__).parent
-        model = wordllama.WordLlama.load(cache_dir=folder, disable_download=True)
-        self._tokenizer, self._table = model.tokenizer, model.embedding
-        self._tokenizer.no_padding()
+        # The package's two files are all that is used: its code would import an HTTP client, set the
+        # process's logging, look for the files in the wrong folder, and then ask the network for them.
+        folder = Path(str(files("wordllama")))
+        with safe_open(folder / "weights/l2_supercat_256.safetensors", framework="np") as tensors:
+            self._table = tensors.get_tensor("embedding.weight").astype(np.float32)
+        self._tokenizer = Tokenizer.from_file(str(folder / "tokenizers/l2_supercat_tokenizer_config.json"))
         # It would keep 10,000 short texts and their tokens, some 100 MB, to meet the same text again:
         # we never hand it one twice.
         self._tokenizer.model._resize_cache(0)  # noqa: SLF001 -- there is no other way
