@@ -9,7 +9,7 @@ from importlib import import_module
 
 from benchmarks.report import Report, scale
 
-NAMES = ("pipeline", "writer", "rerun", "memory")
+NAMES = ("pipeline", "writer", "rerun", "memory", "edits")
 
 
 def main() -> int:
