@@ -28,6 +28,7 @@ from worker.db.engine import transaction
 from worker.db.migrate import migrate
 from worker.db.submissions import Scope, Submission, ensure_scope, submit
 from worker.encoding import Encoder, Work
+from worker.lifecycle import collect_garbage_rarely
 from worker.resources import Resources
 from worker.settings import read_settings
 from worker.steps.copyrows import (
@@ -104,6 +105,7 @@ def _dimension(stack: Stack, dimension: int, scale: float) -> list[Round]:
     try:
         sides = Sides(resources, _pieces(settings.batch_documents, settings))
         sides.alternate(2)  # connections, catalogue caches
+        collect_garbage_rarely()  # as in a pool process
         return quietest(lambda: sides.alternate(max(2, round(BATCHES * scale))), scale)
     finally:
         resources.close()

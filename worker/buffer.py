@@ -6,7 +6,7 @@ a chunk's text is not held twice.
 
 import tempfile
 from collections.abc import Iterator, Sequence
-from itertools import chain, pairwise, starmap
+from itertools import accumulate, chain, islice, pairwise, starmap
 from types import TracebackType
 from typing import IO, Self
 
@@ -46,16 +46,18 @@ class RowBuffer:
 
     def append(self, rows: Sequence[Row], vectors: Sequence[Vector | None]) -> None:
         """Add rows with their vectors, which are big-endian, of the column's type and of one dimension."""
+        if len(rows) != len(vectors):
+            raise ValueError(f"{len(vectors)} vectors came for {len(rows)} rows")
         encoded = encode_vectors([vector for vector in vectors if vector is not None])
         self._vectors.seek(self._before[-1] * self._width)
         self._vectors.write(encoded)
-        count = self._before[-1]
-        for row, vector in zip(rows, vectors, strict=True):
-            count += vector is not None
-            self._rows.append(row)
-            self._before.append(count)
+        before = self._before[-1]
+        self._rows += rows
+        self._before += islice(
+            accumulate((vector is not None for vector in vectors), initial=before), 1, None
+        )
         if encoded:
-            self._width = len(encoded) // (count - self._before[-1 - len(rows)])
+            self._width = len(encoded) // (self._before[-1] - before)
 
     def take_back(self, size: int) -> None:
         """Forget all but the first `size` rows."""

@@ -5,7 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice, repeat
 from typing import Any
 from uuid import UUID
 
@@ -121,11 +121,12 @@ class Encoder:
         for work in group:
             work.embedded = work.reused = 0
             work.rows = (end, end := end + len(work.plan.insert))
-        rows = ((work, row) for work in group for row in self._rows(work))
+        rows = chain.from_iterable(self._rows(work) for work in group)
+        owners = chain.from_iterable(repeat(work, len(work.plan.insert)) for work in group)
         try:
             while part := list(islice(rows, self._slice)):
                 self._check()
-                self._encode_slice(part)
+                self._encode_slice(part, owners)
         except BaseException:
             self._buffer.take_back(before)
             raise
@@ -138,20 +139,18 @@ class Encoder:
             Row(prefix, next(self._ids), index, work.pieces[position]) for position, index in work.plan.insert
         )
 
-    def _encode_slice(self, rows: list[tuple[Work, Row]]) -> None:
-        vectors, computed = self._vectors([row.piece for _, row in rows])
-        self._buffer.append([row for _, row in rows], vectors)
-        for (work, row), vector in zip(rows, vectors, strict=True):
-            self._count(work, row.piece, computed, vector)
-
-    @staticmethod
-    def _count(work: Work, piece: Piece, computed: set[bytes], vector: Vector | None) -> None:
-        """Count a chunk as embedded the first time its vector is computed, as reused after that."""
-        if piece.content_hash in computed:
-            computed.remove(piece.content_hash)
-            work.embedded += 1
-        elif vector is not None and piece.vector is None:
-            work.reused += 1
+    def _encode_slice(self, rows: list[Row], owners: Iterator[Work]) -> None:
+        pieces = [row.piece for row in rows]
+        vectors, computed = self._vectors(pieces)
+        self._buffer.append(rows, vectors)
+        # the works come last: zip takes none beyond the end of the pieces
+        for piece, vector, work in zip(pieces, vectors, owners, strict=False):
+            # embedded is a chunk the first time its vector is computed, reused after that
+            if piece.content_hash in computed:
+                computed.remove(piece.content_hash)
+                work.embedded += 1
+            elif vector is not None and piece.vector is None:
+                work.reused += 1
 
     def _vectors(self, pieces: Sequence[Piece]) -> tuple[list[Vector | None], set[bytes]]:
         """Give each piece its vector, and the hashes of those that had to be computed."""
@@ -162,7 +161,9 @@ class Encoder:
             if piece.vector is None and piece.content_hash not in self._known
         }
         found = self._embed(new)
-        self._known |= {key: vector for key, vector in found.items() if key in self._repeated}
+        self._known |= {key: found[key] for key in self._repeated & found.keys()}
+        if len(found) == len(pieces):  # all are new, and no two the same
+            return list(found.values()), set(found)
         handed_in = iter(given)
         return [
             next(handed_in)

@@ -32,16 +32,23 @@ def stopping() -> bool:
     return _stopping[0] != 0
 
 
+def collect_garbage_rarely() -> None:
+    """Look for garbage rarely, and never among what was loaded before.
+
+    A batch is thousands of small objects that are gone together: nothing is gained by looking through
+    them all every 700.
+    """
+    gc.freeze()
+    gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
+
+
 @signals.worker_process_init.connect
 def _start_child(**_: Any) -> None:
     # A supervisor may signal the whole process group. The child finishes what it holds, hands back
     # the rest, and leaves when its parent tells it: through `stopping`, since billiard replaces any
     # handler of ours but SIG_IGN. What must die at once gets SIGKILL after the SIGTERM.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    # What the parent loaded is never garbage, and a batch is thousands of small objects that are gone
-    # together: nothing is gained by looking through them all every 700.
-    gc.freeze()
-    gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
+    collect_garbage_rarely()
 
 
 @signals.worker_process_shutdown.connect

@@ -149,7 +149,7 @@ CREATE INDEX documents_content_hash_idx ON documents (content_hash);
 CREATE INDEX documents_created_at_idx ON documents (created_at);
 CREATE INDEX documents_duplicate_of_idx ON documents (tenant_id, duplicate_of) WHERE duplicate_of IS NOT NULL;
 CREATE UNIQUE INDEX documents_owner_key ON documents (tenant_id, project_id, content_hash) NULLS NOT DISTINCT WHERE fingerprint IS NOT NULL AND deleted_at IS NULL;
-CREATE INDEX documents_project_id_idx ON documents (project_id);
+CREATE INDEX documents_project_id_idx ON documents (project_id) WHERE project_id IS NOT NULL;
 CREATE UNIQUE INDEX documents_source_key ON documents (tenant_id, project_id, source_key) NULLS NOT DISTINCT WHERE deleted_at IS NULL;
 CREATE INDEX documents_status_idx ON documents (status, tenant_id, project_id);
 CREATE INDEX documents_waiting_idx ON documents (lane, tenant_id, queued_at) WHERE status = 'pending' AND batch_id IS NULL AND deleted_at IS NULL;

@@ -143,7 +143,7 @@ def test_halfvec_numbers_keep_their_width() -> None:
 
 
 def test_vectors_and_rows_must_be_as_many() -> None:
-    with RowBuffer(0) as buffer, pytest.raises(ValueError, match="zip"):
+    with RowBuffer(0) as buffer, pytest.raises(ValueError, match="vectors came for"):
         buffer.append([made(0)[0]], [])
 
 

@@ -90,23 +90,22 @@ def move(
     its document_id, as alias o, which `where` does not see. `most` bounds how many move. Gives
     (document_id, *returning) of what moved.
     """
+    statement = f"{_moving(to, where, change, join)} RETURNING d.document_id{_more(returning)}"
+    return connection.execute(text(statement), {"most": most, **_statuses(to), **parameters}).all()
+
+
+def _moving(to: Status, where: str, change: str, join: str) -> str:
     source, same = (f", {join}", " AND o.document_id = d.document_id") if join else ("", "")
-    statement = f"""
+    return f"""
         WITH chosen AS (
             SELECT d.document_id FROM documents d WHERE d.status = ANY(:from_statuses) AND ({where})
             ORDER BY d.document_id LIMIT :most FOR NO KEY UPDATE OF d)
         UPDATE documents d SET status = :to_status, updated_at = now(), {_ENTRY[to]}{_more(change)}
-        FROM chosen{source} WHERE d.document_id = chosen.document_id{same}
-        RETURNING d.document_id{_more(returning)}"""
-    return connection.execute(
-        text(statement),
-        {
-            "to_status": to.value,
-            "from_statuses": [status.value for status in TRANSITIONS[to]],
-            "most": most,
-            **parameters,
-        },
-    ).all()
+        FROM chosen{source} WHERE d.document_id = chosen.document_id{same}"""
+
+
+def _statuses(to: Status) -> dict[str, Any]:
+    return {"to_status": to.value, "from_statuses": [status.value for status in TRANSITIONS[to]]}
 
 
 def _more(columns: str) -> str:
@@ -170,20 +169,26 @@ def lock_current(
     """
     locked = connection.execute(
         text("""
-            SELECT document_id, content_hash IS NOT NULL AS known,
+            SELECT CAST(document_id AS text) AS name, content_hash IS NOT NULL AS known,
                    batch_id = :batch_id AND status = 'processing' AND deleted_at IS NULL
                        AND claimed_version = requested_version AS current,
                    CASE WHEN fingerprint IS NOT NULL AND deleted_at IS NULL THEN content_hash END AS owns
-            FROM documents WHERE document_id = ANY(:ids)
+            FROM documents WHERE document_id = ANY(CAST(:ids AS uuid[]))
             ORDER BY document_id FOR NO KEY UPDATE"""),
-        {"batch_id": batch_id, "ids": list({*document_ids, *owners})},
+        {"batch_id": batch_id, "ids": uuid_array({*document_ids, *owners})},
     ).all()
     mine = set(document_ids)
+    by_name = {str(document_id): document_id for document_id in {*mine, *owners}}
     return Standing(
-        {row.document_id for row in locked if row.current and row.document_id in mine},
-        {row.document_id: bytes(row.owns) for row in locked if row.owns},
-        {row.document_id for row in locked if row.known},
+        {by_name[row.name] for row in locked if row.current} & mine,
+        {by_name[row.name]: bytes(row.owns) for row in locked if row.owns},
+        {by_name[row.name] for row in locked if row.known},
     )
+
+
+def uuid_array(ids: Iterable[UUID]) -> str:
+    """Write ids as PostgreSQL reads an array of them: the driver takes three times as long for a list."""
+    return "{" + ",".join(map(str, ids)) + "}"
 
 
 def same_project(project_id: UUID | None, alias: str = "") -> str:
@@ -225,18 +230,14 @@ def settle(connection: Connection, settled: Sequence[Settled]) -> int:
     """Write the outcomes of processed documents, a statement a status; gives how many documents moved."""
     moved = 0
     for status in sorted({outcome.status for outcome in settled}):
-        records = [_record(outcome) for outcome in settled if outcome.status is status]
-        moved += len(
-            move(
-                connection,
-                status,
-                where="d.document_id = ANY(:ids)",
-                ids=[outcome.document_id for outcome in settled if outcome.status is status],
-                change=_OUTCOME_COLUMNS[status],
-                join=_OUTCOMES,
-                outcomes=json.dumps(records),
-            )
+        outcomes = [outcome for outcome in settled if outcome.status is status]
+        ids = uuid_array([outcome.document_id for outcome in outcomes])
+        records = json.dumps([_record(outcome) for outcome in outcomes])
+        statement = _moving(
+            status, "d.document_id = ANY(CAST(:ids AS uuid[]))", _OUTCOME_COLUMNS[status], _OUTCOMES
         )
+        parameters = {"ids": ids, "outcomes": records, "most": None, **_statuses(status)}
+        moved += connection.execute(text(statement), parameters).rowcount
     return moved
 
 

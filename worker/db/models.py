@@ -286,7 +286,7 @@ def _document_indexes() -> list[Index]:
             "queued_at",
             postgresql_where=text("status = 'pending' AND batch_id IS NULL AND deleted_at IS NULL"),
         ),
-        Index("documents_project_id_idx", "project_id"),
+        Index("documents_project_id_idx", "project_id", postgresql_where=text("project_id IS NOT NULL")),
         Index("documents_batch_id_idx", "batch_id", postgresql_where=text("batch_id IS NOT NULL")),
         Index(
             "documents_duplicate_of_idx",

@@ -44,20 +44,21 @@ def checked(
         raise DocumentError(
             "vector_dimension", f"vectors have {got} dimensions, the database holds {dimension}"
         )
-    if not np.isfinite(matrix).all():
-        raise DocumentError(
-            "vector_not_finite", f"a vector has NaN, infinity or a number too large for {column_type}"
-        )
-    _check_lengths(matrix)
+    _check_lengths(matrix, column_type)
     return matrix.astype(stored)
 
 
-def _check_lengths(matrix: NDArray[np.floating]) -> None:
+def _check_lengths(matrix: NDArray[np.floating], column_type: EmbeddingType) -> None:
     """Refuse vectors without a direction pgvector can compute: it squares them in single precision."""
-    squared = np.einsum("ij,ij->i", matrix, matrix, dtype=np.float64, casting="unsafe")
+    with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+        squared = np.einsum("ij,ij->i", matrix, matrix, dtype=np.float32)
+    if not squared.max() <= _LONGEST_SQUARED:  # NaN is not, either
+        if np.isfinite(matrix).all():
+            raise DocumentError(
+                "vector_not_finite", "a vector is too long: its square is no single-precision number"
+            )
+        raise DocumentError(
+            "vector_not_finite", f"a vector has NaN, infinity or a number too large for {column_type}"
+        )
     if squared.min() < _SHORTEST_SQUARED:
         raise DocumentError("vector_zero", "a vector is zero, or nearly: it has no direction to compare")
-    if squared.max() > _LONGEST_SQUARED:
-        raise DocumentError(
-            "vector_not_finite", "a vector is too long: its square is no single-precision number"
-        )
