@@ -242,19 +242,20 @@ def settle(connection: Connection, settled: Sequence[Settled]) -> int:
 
 
 def _record(outcome: Settled) -> dict[str, Any]:
-    return {
+    record = {
         "document_id": str(outcome.document_id),
-        "content_hash": outcome.content_hash.hex() if outcome.content_hash else None,
-        "fingerprint": outcome.fingerprint.hex() if outcome.fingerprint else None,
+        "content_hash": outcome.content_hash and outcome.content_hash.hex(),
+        "fingerprint": outcome.fingerprint and outcome.fingerprint.hex(),
         "total_chunks": outcome.total_chunks,
         "embedded": outcome.embedded,
         "reused": outcome.reused,
-        "duplicate_of": str(outcome.duplicate_of) if outcome.duplicate_of else None,
+        "duplicate_of": outcome.duplicate_of and str(outcome.duplicate_of),
         "size_bytes": outcome.size_bytes,
         "cleaned": dict(outcome.cleaned),
         "error_code": outcome.error_code,
-        "error_message": None if outcome.error_message is None else storable(outcome.error_message),
+        "error_message": outcome.error_message and storable(outcome.error_message),
     }
+    return {name: value for name, value in record.items() if value is not None}  # absent is NULL
 
 
 def try_later(
