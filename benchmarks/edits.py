@@ -117,7 +117,7 @@ def _corpora() -> dict[str, list[tuple[str, FileType]]]:
 
 def _documents(folder: Path) -> Iterator[tuple[str, FileType]]:
     """Give the texts that have a top, a middle and an end."""
-    for path in sorted(folder.glob("*.py")) + sorted(folder.rglob("*.md")):
+    for path in sorted(folder.glob("*.py")) or sorted(folder.rglob("*.md")):
         text = path.read_text(errors="replace")
         if len(_paragraphs(text)) >= 9 and len(text) > 4_000:
             yield text, file_type_of(path.name)

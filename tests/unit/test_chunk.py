@@ -91,6 +91,7 @@ def test_spans_cover_texts_of_many_windows(runs: list[tuple[str, int]], file_typ
     [
         ("a" * 2_000_000, 2000),
         ("x" + "\n" * 1_000_000 + "y", 2),
+        ("a|b\n-|-\n# h\n" * 100_000, 1200),
         ("x" + " " * 1_000_000 + "y", 2),
         ("\r\n" * 100_000 + "x", 1),
     ],
@@ -257,6 +258,32 @@ def test_headings_stay_with_their_text(between: str, newline: str) -> None:
     for number in range(500):
         (holder,) = (span for span in spans if f"Section {number}{newline}" in span.text)
         assert f"First words of {number}," in holder.text
+
+
+def test_empty_sections_are_cut_between_headings() -> None:
+    text = "".join(f"## Heading {number}\n" for number in range(60)) + "\nThe text under the last one.\n"
+    spans = chunk(text, FileType.MARKDOWN, size=100, overlap=0)
+    assert_covers(text, spans, 100, 0)
+    assert all(span.text.startswith("## Heading ") for span in spans)
+    assert "## Heading 59\n\nThe text" in spans[-1].text
+
+
+def test_a_long_heading_keeps_more_than_a_word_of_its_text() -> None:
+    text = "# Title\n\n" + "word " * 30
+    first = chunk(text, FileType.MARKDOWN, size=18, overlap=0)[0]
+    assert first.text.startswith("# Title\n\nword")
+
+
+def test_a_fence_that_opens_in_a_list_item_closes() -> None:
+    for item in ("1. ", "- ", "* - "):
+        text = f"{item}```sh\n   # run\n   ```\n\n# After\n\n{'word ' * 40}\n"
+        assert chunk(text, FileType.MARKDOWN, size=100, overlap=0)[-1].heading_path == ("After",)
+
+
+def test_a_row_below_a_fence_is_no_table() -> None:
+    fence, rows = "```\naaaaaaa bbb\n```\n", "|-|\n| c cccc |\n| d dddd |\n"
+    texts = [span.text for span in chunk(fence + rows, FileType.MARKDOWN, size=32, overlap=0)]
+    assert texts == [fence, rows]
 
 
 def test_a_heading_larger_than_a_chunk_is_cut() -> None:

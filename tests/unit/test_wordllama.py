@@ -1,14 +1,14 @@
 """The built-in model: its package's numbers, without the package's code."""
 
-from importlib.resources import files
-from pathlib import Path
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 
-from worker.embedding.wordllama import WordLlamaEmbedder
+from worker.embedding.wordllama import WordLlamaEmbedder, package_folder
 
 TEXTS = [
     "The lighthouse keeper counts ships at night.",
@@ -31,7 +31,7 @@ def test_vectors_are_those_of_the_package(embedder: WordLlamaEmbedder) -> None:
 
 
 def test_a_vector_is_the_mean_of_its_tokens(embedder: WordLlamaEmbedder) -> None:
-    folder = Path(str(files("wordllama")))
+    folder = package_folder()
     tokenizer = Tokenizer.from_file(str(folder / "tokenizers/l2_supercat_tokenizer_config.json"))
     table = load_file(folder / "weights/l2_supercat_256.safetensors")["embedding.weight"].astype(np.float32)
     ids = [tokenizer.encode(text, add_special_tokens=False).ids for text in TEXTS]
@@ -50,3 +50,12 @@ def test_a_vector_does_not_depend_on_its_neighbours(embedder: WordLlamaEmbedder)
 def test_what_has_no_token_has_a_zero_vector(embedder: WordLlamaEmbedder) -> None:
     assert not embedder.embed([""]).any()
     assert embedder.embed([]).shape == (0, 256)
+
+
+def test_the_package_is_not_imported() -> None:
+    program = (
+        "import sys; from worker.embedding.wordllama import WordLlamaEmbedder; WordLlamaEmbedder();"
+        " print('wordllama' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

@@ -1,7 +1,7 @@
 """The built-in model: WordLlama's static 256-d token vectors, on the CPU, offline, from its wheel."""
 
 from collections.abc import Sequence
-from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,14 @@ MODEL = "wordllama:l2_supercat:256"
 _SLICE = 64  # texts tokenized at a time: token records take far more memory than the vectors
 
 
+def package_folder() -> Path:
+    """Find the package without importing it."""
+    found = find_spec("wordllama")
+    assert found is not None
+    assert found.origin is not None
+    return Path(found.origin).parent
+
+
 class WordLlamaEmbedder:
     """Averages token vectors. Deterministic: a text's vector does not depend on its neighbours."""
 
@@ -23,7 +31,7 @@ class WordLlamaEmbedder:
     def __init__(self) -> None:
         # The package's two files are all that is used: its code would import an HTTP client, set the
         # process's logging, look for the files in the wrong folder, and then ask the network for them.
-        folder = Path(str(files("wordllama")))
+        folder = package_folder()
         with safe_open(folder / "weights/l2_supercat_256.safetensors", framework="np") as tensors:
             self._table = tensors.get_tensor("embedding.weight").astype(np.float32)
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizers/l2_supercat_tokenizer_config.json"))

@@ -104,7 +104,7 @@ def _refined(text: str, start: int, mark: Mark, size: int, outline: Outline) -> 
             yield line
             continue
         for first, sentence in _parts(text, begin, line, size, outline, SENTENCE_END):
-            yield from _words(text, first, sentence, size)
+            yield from _words(text, first, sentence, size, outline)
 
 
 def _parts(
@@ -122,18 +122,20 @@ def _parts(
     yield start, mark
 
 
-def _words(text: str, start: int, mark: Mark, size: int) -> Iterator[Mark]:
+def _words(text: str, start: int, mark: Mark, size: int, outline: Outline) -> Iterator[Mark]:
     """Cut what has no better place, at the word or character in reach whose surroundings hash highest."""
     stop = start + len(text[start : mark[0]].rstrip())
     while stop - start > size:
-        found = _word(text, start + (size + 1) // 2, start + size) or _character(text, start, size)
+        found = _word(text, start + (size + 1) // 2, start + size, outline) or _character(text, start, size)
         yield found
         start = found[0]
     yield mark
 
 
-def _word(text: str, first: int, last: int) -> Mark | None:
-    ends = [space.end() for space in WHITESPACE.finditer(text, first, last)]
+def _word(text: str, first: int, last: int, outline: Outline) -> Mark | None:
+    # up to the character behind `last`: whitespace that goes on there belongs to no word's end in reach
+    ends = [end for space in WHITESPACE.finditer(text, first, last + 1) if (end := space.end()) <= last]
+    ends = [end for end in ends if not outline.divides(end)] or ends
     return (max(ends, key=lambda at: crc32(text[at : at + KEY].encode())), Cut.WORD) if ends else None
 
 

@@ -56,7 +56,7 @@ def chunk(text: str, file_type: FileType, *, size: int, overlap: int) -> list[Sp
 
     Which of the possible cuts remain depends on the text around them (`boundaries.strengths`), not on where
     they are: an edit changes the spans it touches and now and then a neighbour. Two neighbours together are
-    always longer than `size`. Raises `ValueError` unless 0 ≤ overlap < size.
+    longer than `size`, but where two windows meet. Raises `ValueError` unless 0 ≤ overlap < size.
     """
     if not 0 <= overlap < size:
         raise ValueError(f"overlap must be at least 0 and less than size, not {overlap} of {size}")
@@ -78,7 +78,7 @@ def _pieces(text: str, file_type: FileType, outline: Outline, size: int) -> Iter
         end = min(start + room, len(text))
         marks = atoms(text, start, end, file_type, outline, size)
         if end < len(text):
-            marks = _window(text, marks, start + room // 2, end - 2 * size) or marks
+            marks = _window(text, marks, start + room // 2, end - 2 * size) or marks[:-1] or marks
         for end in _joined(text, start, marks, size):
             yield start, end
             start = end

@@ -13,14 +13,14 @@ TITLE = 200  # characters of a heading kept in a path
 
 # CommonMark where chunking needs it, but fences at any indent: inside list items it is more than three.
 _MARK = (
-    r"(?P<line>[ \t]*(?P<fence>`{3,}|~{3,})(?P<info>[^\r\n]*)"
+    r"(?P<line>[ \t]*(?P<item>(?:(?:[-*+]|\d{1,9}[.)])[ \t]+)*)(?P<fence>`{3,}|~{3,})(?P<info>[^\r\n]*)"
     r"| {0,3}(?P<level>#{1,6})(?:[ \t]+(?P<title>[^\r\n]*))?(?=[\r\n]|\Z)"
     r"| {0,3}(?P<underline>=+|-+)[ \t]*(?=[\r\n]|\Z)"
     r"| {0,3}(?P<row>\|?[ \t]*:?-+:?[ \t]*\|[-:| \t]*)(?=[\r\n]|\Z))"
 )
 FIRST_MARK = re.compile(_MARK)
 # `re` looks for a character many times faster than for "^", and most lines begin with none of these.
-MARK = re.compile(r"\n(?=[ \t]*[`~#=|:-])" + _MARK)
+MARK = re.compile(r"\n(?=[ \t]*[`~#=|:*+\d-])" + _MARK)
 CLOSING_HASHES = re.compile(r"(?:^|[ \t])#+[ \t]*\Z")
 FRONT_MATTER = re.compile(r"---[ \t]*\r?\n(?=[\w-]+:)(?:(?!---)[^\n]*\n)*+---[ \t]*(?:\r?\n|\Z)")
 NOT_A_PARAGRAPH = re.compile(r"\s*(?:[>|#`~<]|[-*+] |\d+[.)] |$)")
@@ -66,6 +66,7 @@ def outline_of(text: str, largest: int) -> Outline:
     headings: list[Heading] = []
     blocks: list[tuple[int, int]] = []
     opened: re.Match[str] | None = None
+    blank = 0
     first = FIRST_MARK.match(text, body)
     for mark in chain([first] if first else [], MARK.finditer(text, body)):
         if opened:
@@ -78,8 +79,11 @@ def outline_of(text: str, largest: int) -> Outline:
         elif heading := _heading(text, body, mark):
             headings.append(heading)
             _end_table(blocks, heading.start)
-        elif mark["row"] and not (blocks and blocks[-1][1] > mark.start("line")):
-            blocks.append(_table(text, body, mark))
+        elif mark["row"]:
+            blank = blank if blank > mark.end() else _blank_line(text, mark.end())
+            floor = max(body, blocks[-1][1] if blocks else 0, headings[-1].body if headings else 0)
+            if (header := _line_above(text, floor, mark)) is not None:
+                blocks.append((header, blank))
     if opened:
         blocks.append((opened.start("line"), len(text)))
     fitting = {start: end for start, end in blocks if end - start <= largest}
@@ -94,8 +98,12 @@ def _glued(headings: Iterable[Heading], blocks: Mapping[int, int], largest: int)
         if heading.start != body:
             first = heading.start
         body = heading.body
-        if blocks.get(body, body) - first <= largest:
+        block = blocks.get(body)
+        # what is under headings needs half the chunk, or the cut would be inside a heading
+        if block - first <= largest if block else 2 * (body - first) <= largest:
             yield heading.start, body + 1
+        else:
+            body = -1
 
 
 def heading_paths(outline: Outline, positions: Iterable[int]) -> list[tuple[str, ...]]:
@@ -147,14 +155,20 @@ def _opens(mark: re.Match[str]) -> bool:
 
 
 def _closes(opened: re.Match[str], mark: re.Match[str]) -> bool:
-    return bool(mark["fence"]) and mark["fence"].startswith(opened["fence"]) and not mark["info"].strip()
+    bare = bool(mark["fence"]) and not mark["item"] and not mark["info"].strip()
+    return bare and mark["fence"].startswith(opened["fence"])
 
 
-def _table(text: str, body: int, mark: re.Match[str]) -> tuple[int, int]:
-    """Give a table by the row of dashes below its header (GitHub's extension): it ends at a blank line."""
-    header = text.rfind("\n", body, max(mark.start("line") - 1, body)) + 1 or body
-    end = TABLE_END.search(text, mark.end())
-    return header, end.start() + 1 if end else len(text)
+def _blank_line(text: str, at: int) -> int:
+    """Find where the next blank line begins: there a table ends (GitHub's extension)."""
+    found = TABLE_END.search(text, at)
+    return found.start() + 1 if found else len(text)
+
+
+def _line_above(text: str, floor: int, mark: re.Match[str]) -> int | None:
+    """Give where the line above begins, a table's header; None where it is something else's."""
+    start = mark.start("line")
+    return (text.rfind("\n", floor, start - 1) + 1 or floor) if floor < start else None
 
 
 def _title(raw: str) -> str:
