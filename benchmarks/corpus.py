@@ -18,7 +18,7 @@ MOST_BYTES = 10e6
 
 def name() -> str:
     """Name the corpus, without saying where it lies."""
-    return PREFERRED if _collection() else "the standard library's sources"
+    return PREFERRED if collection() else "the standard library's sources"
 
 
 def files(most_bytes: float = MOST_BYTES) -> list[Path]:
@@ -35,14 +35,15 @@ def files(most_bytes: float = MOST_BYTES) -> list[Path]:
 
 @cache
 def _all_files() -> list[Path]:
-    folder = _collection() or Path(sysconfig.get_path("stdlib"))
+    folder = collection() or Path(sysconfig.get_path("stdlib"))
     found = (path for path in folder.rglob("*") if path.suffix in SUFFIXES and path.is_file())
     # tests and installed packages are not the library's own sources
     return sorted(path for path in found if not {"site-packages", "test", "tests"} & set(path.parts))
 
 
-def _collection() -> Path | None:
-    folder = Path(os.environ.get("CORPORA") or "/nonexistent") / PREFERRED
+def collection(name: str = PREFERRED) -> Path | None:
+    """Find a folder of `$CORPORA`; None where it is not there."""
+    folder = Path(os.environ.get("CORPORA") or "/nonexistent") / name
     return folder if folder.is_dir() else None
 
 

@@ -5,20 +5,20 @@ ended) on the same edits. Embedded again is a chunk whose text the document did 
 the rows that the plan inserts and deletes.
 """
 
-import os
 import random
 import re
 import sysconfig
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
 from semantic_text_splitter import MarkdownSplitter, TextSplitter
 
-from benchmarks import scifact
+from benchmarks import corpus, scifact
 from benchmarks.report import Demand, Report
 from benchmarks.rounds import Watch, quietest
 from benchmarks.stack import Stack, running_stack
@@ -30,12 +30,11 @@ from worker.types import FileType, Span
 
 EDITS = 600  # a corpus
 CHUNKS = 1_000  # of the document that is timed
+FEWEST = 9  # of both: three kinds of edit at three places
 SIZES = (300, 500, 1_000)
 CHAPTER = 65_536  # characters a greedy splitter is given at once: it is quadratic
 MOST_EMBEDDED, MOST_EMBEDDED_P95, MOST_REWRITTEN = 2, 4, 4
 PARAGRAPH_END = re.compile(r"\n[ \t]*\n\s*")
-
-Splitter = Callable[[str, FileType, int], list[Span]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,20 +56,21 @@ class Round:
 
 
 def run(scale: float) -> Report:
+    edits, chunks = (max(FEWEST, round(count * scale)) for count in (EDITS, CHUNKS))
     with running_stack() as stack:
         report = Report("edits", stack.versions(), stack.shown_settings())
-        ours = _boundaries(report, stack.settings.chunk_size, max(9, round(EDITS * scale)))
-        if collection := scifact.folder():
+        ours = _boundaries(report, stack.settings.chunk_size, edits)
+        if collection := corpus.collection(scifact.COLLECTION):
             _retrieval(report, collection)
         with stack.workers(1):
-            _round(stack, 9)  # loads the model
-            rounds = quietest(lambda: _round(stack, max(9, round(CHUNKS * scale))), scale)
+            _round(stack, FEWEST)  # loads the model
+            rounds = quietest(lambda: _round(stack, chunks), scale)
     columns = ("whole s", "edit s", "edit / whole", "chunks embedded again", "others' load")
     rows = [
         (round(r.whole, 3), round(r.edit, 3), round(r.edit / r.whole, 3), r.embedded, f"{r.others:.0%}")
         for r in rounds
     ]
-    report.table(f"a document of {max(9, round(CHUNKS * scale)):,} chunks", columns, rows)
+    report.table(f"a document of {chunks:,} chunks", columns, rows)
     embedded = sorted(cost.embedded for cost in ours)
     report.demands += [
         Demand("chunks embedded again, median", MOST_EMBEDDED, median(embedded), at_most=True),
@@ -107,11 +107,12 @@ def _boundaries(report: Report, size: int, how_many: int) -> list[Cost]:
     return all_ours
 
 
+@cache
 def _corpora() -> dict[str, list[tuple[str, FileType]]]:
     folders = {"the standard library's sources": Path(sysconfig.get_path("stdlib"))}
     for name in ("rust-rfcs", "vue-ja"):
-        folder = Path(os.environ.get("CORPORA") or "/nonexistent") / name
-        folders |= {name: folder} if folder.is_dir() else {}
+        folder = corpus.collection(name)
+        folders |= {name: folder} if folder else {}
     return {name: list(_documents(folder)) for name, folder in folders.items()}
 
 
@@ -149,7 +150,7 @@ def _changed(paragraph: str, rng: random.Random) -> str:
     return " ".join([*words[:place], *["another", "word"] * rng.randint(1, 5), *words[place + 1 :]])
 
 
-def _cost(split: Splitter, before: str, after: str, kind: FileType, size: int) -> Cost:
+def _cost(split: scifact.Splitter, before: str, after: str, kind: FileType, size: int) -> Cost:
     stored, wanted = split(before, kind, size), split(after, kind, size)
     rows = [Stored(uuid.UUID(int=n), n * GAP, _identity(span)) for n, span in enumerate(stored, 1)]
     found = plan(rows, [_identity(span) for span in wanted])
@@ -185,7 +186,8 @@ def _round(stack: Stack, chunks: int) -> Round:
     """Time one document of so many chunks, as a new one and with a paragraph changed in its middle."""
     stack.empty()
     text = _long_text(chunks, stack.settings.chunk_size)
-    start, end = _paragraphs(text)[len(_paragraphs(text)) // 2]
+    paragraphs = _paragraphs(text)
+    start, end = paragraphs[len(paragraphs) // 2]
     after = text[:start] + _changed(text[start:end], random.Random(7)) + text[end:]
     path = stack.folder / "long.md"
     with Watch() as watch:

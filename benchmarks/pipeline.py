@@ -18,7 +18,7 @@ from benchmarks import corpus
 from benchmarks.report import Demand, Report
 from benchmarks.rounds import Watch, quietest
 from benchmarks.stack import Stack, running_stack
-from worker.embedding.wordllama import WordLlamaEmbedder
+from worker.embedding.wordllama import WordLlamaEmbedder, package_folder
 from worker.producer import Document, submit
 
 PROCESSES = 2
@@ -119,8 +119,7 @@ def _embed(texts: list[str], times: int, batch: int, packaged: bool, barrier: Ba
 def _packaged_model() -> Any:
     import wordllama
 
-    folder = Path(wordllama.__file__).parent
-    return wordllama.WordLlama.load(cache_dir=folder, disable_download=True)
+    return wordllama.WordLlama.load(cache_dir=package_folder(), disable_download=True)
 
 
 def _report(report: Report, rounds: Sequence[Round], chunks: int, size: int) -> None:

@@ -5,7 +5,6 @@ nDCG@10 as in Järvelin and Kekäläinen (2002), with the grades of `$CORPORA/ir
 
 import json
 import math
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,14 +15,9 @@ from numpy.typing import NDArray
 from worker.embedding.wordllama import WordLlamaEmbedder
 from worker.types import FileType, Span
 
+COLLECTION = "ir/scifact"
 K = 10
 Splitter = Callable[[str, FileType, int], list[Span]]
-
-
-def folder() -> Path | None:
-    """Find the collection; None where CORPORA does not hold it."""
-    found = Path(os.environ.get("CORPORA") or "/nonexistent") / "ir" / "scifact"
-    return found if found.is_dir() else None
 
 
 def judge(collection: Path, split: Splitter, size: int) -> tuple[int, float]:

@@ -168,6 +168,23 @@ def test_a_terminated_wait_ends_like_an_interrupted_one(
     assert (waiting.returncode, said.splitlines()[-1][:11]) == (Exit.INTERRUPTED, b"interrupted")
 
 
+DROPPED = """
+import signal, weakref
+from worker.cli import interruptible
+interruptible()
+class Thing: pass
+thing = Thing()
+watching = weakref.ref(thing, lambda _: signal.raise_signal(signal.SIGTERM))
+del thing  # what the signal raises in here is dropped
+signal.pause()
+"""
+
+
+def test_an_interruption_that_python_drops_comes_again() -> None:
+    ended = subprocess.run([sys.executable, "-c", DROPPED], capture_output=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stderr.splitlines()[-1]) == (-signal.SIGINT, b"KeyboardInterrupt")
+
+
 def test_standard_input_keeps_its_bytes_and_metadata(ingest: Run, drain: Drain) -> None:
     added = ingest(
         "add", "-", "--name", "note.md", "--meta", "year=2026", "--meta", "by=me", stdin=b"# Hi\n\xff"

@@ -9,6 +9,7 @@ from uuid import UUID
 
 import pytest
 from sqlalchemy import Connection, text
+from tenacity import Retrying, retry_if_result, wait_fixed
 
 from worker import Document, submit
 from worker.dispatch import dispatch
@@ -666,22 +667,24 @@ def test_a_passing_trouble_is_tried_again_later_and_ends_when_attempts_are_used_
 
 
 class SlowerThanABatchMay(Away):
-    """A provider that is away, and takes its time to say so of the second question."""
+    """A provider that is away, and says so of the second question when the batch's time is up."""
 
-    def __init__(self) -> None:
-        self._questions = 0
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._asked: list[float] = []
 
     def embed(self, texts: Any) -> Any:
-        self._questions += 1
-        if self._questions == 2:
-            time.sleep(1.1)  # this is the slowness: nobody waits for anything to have happened
+        self._asked.append(time.monotonic())
+        if len(self._asked) == 2:
+            over = Retrying(wait=wait_fixed(0.01), retry=retry_if_result(lambda passed: not passed))
+            over(lambda: time.monotonic() > self._asked[0] + self._seconds)  # the batch began before that
         return super().embed(texts)
 
 
 def test_a_batch_out_of_time_charges_what_it_tried_and_hands_back_the_rest(connection: Connection) -> None:
     submit([text_of(f"{name}.txt", f"words of {name}") for name in "abc"])
     hurried = Resources(read_settings(max_attempts=1, embedding_batch_size=2, task_soft_time_limit=1))
-    hurried.__dict__["embedder"] = SlowerThanABatchMay()
+    hurried.__dict__["embedder"] = SlowerThanABatchMay(hurried.settings.task_soft_time_limit)
     # the group of a and b fails, a fails alone, then the time is up
     assert ingest_batch(hurried, one(connection, "SELECT batch_id FROM batches"), "test") == {"failed": 2}
     hurried.close()

@@ -89,9 +89,9 @@ def test_spans_cover_texts_of_many_windows(runs: list[tuple[str, int]], file_typ
 @pytest.mark.parametrize(
     ("text", "count"),
     [
-        ("a" * 2_000_000, 2000),
+        ("a" * 2_000_000, 2016),
         ("x" + "\n" * 1_000_000 + "y", 2),
-        ("a|b\n-|-\n# h\n" * 100_000, 1200),
+        ("a|b\n-|-\n# h\n" * 100_000, 1209),
         ("x" + " " * 1_000_000 + "y", 2),
         ("\r\n" * 100_000 + "x", 1),
     ],
@@ -99,7 +99,7 @@ def test_spans_cover_texts_of_many_windows(runs: list[tuple[str, int]], file_typ
 def test_runs_without_structure(text: str, count: int, file_type: FileType) -> None:
     spans = chunk(text, file_type, size=1000, overlap=0)
     assert_covers(text, spans, 1000, 0)
-    assert count <= len(spans) <= 1.01 * count
+    assert len(spans) == count
 
 
 def test_whitespace_longer_than_a_chunk_is_covered_but_not_shown() -> None:

@@ -8,14 +8,15 @@ from worker.cli.commands import application
 from worker.cli.output import note
 from worker.errors import BrokerUnavailableError, DocumentError, Exit, IngestError, SchemaError
 
+_AGAIN_SECONDS = 0.05
+
 
 def main() -> None:
     """Run the command line given to this process; ends it with one of `errors.Exit`."""
     for stream in (sys.stdout, sys.stderr):
         # a terminal of another encoding gets escapes, not a traceback
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] # None only under pythonw
-    for number in (signal.SIGTERM, signal.SIGHUP):  # as Ctrl-C; what needs another answer sets its own
-        signal.signal(number, signal.default_int_handler)
+    interruptible()
     try:
         code = _run()
         sys.stdout.flush()
@@ -23,6 +24,24 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = Exit.FINDINGS
     sys.exit(code)
+
+
+def interruptible() -> None:
+    """Make SIGTERM and SIGHUP what Ctrl-C is, and none of them lost; what needs another answer sets its own.
+
+    An interruption is an exception wherever the program happens to be. In a destructor or a weak
+    reference's callback (the import system has some) Python prints and drops it: then it comes again.
+    """
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGALRM):
+        signal.signal(number, signal.default_int_handler)
+    sys.unraisablehook = _dropped
+
+
+def _dropped(what: "sys.UnraisableHookArgs") -> None:
+    if issubclass(what.exc_type, KeyboardInterrupt):
+        signal.setitimer(signal.ITIMER_REAL, _AGAIN_SECONDS)
+    else:
+        sys.__unraisablehook__(what)
 
 
 def _run() -> int:

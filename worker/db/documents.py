@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import Connection, CursorResult, Row, text
 
 from worker.errors import DocumentError
 from worker.steps.storable import storable
@@ -90,22 +90,28 @@ def move(
     its document_id, as alias o, which `where` does not see. `most` bounds how many move. Gives
     (document_id, *returning) of what moved.
     """
-    statement = f"{_moving(to, where, change, join)} RETURNING d.document_id{_more(returning)}"
-    return connection.execute(text(statement), {"most": most, **_statuses(to), **parameters}).all()
+    columns = f"RETURNING d.document_id{_more(returning)}"
+    return _moved(connection, to, where, change, join, columns, most=most, **parameters).all()
 
 
-def _moving(to: Status, where: str, change: str, join: str) -> str:
+def _moved(
+    connection: Connection,
+    to: Status,
+    where: str,
+    change: str,
+    join: str = "",
+    columns: str = "",
+    **parameters: Any,
+) -> CursorResult[Any]:
     source, same = (f", {join}", " AND o.document_id = d.document_id") if join else ("", "")
-    return f"""
+    statement = f"""
         WITH chosen AS (
             SELECT d.document_id FROM documents d WHERE d.status = ANY(:from_statuses) AND ({where})
             ORDER BY d.document_id LIMIT :most FOR NO KEY UPDATE OF d)
         UPDATE documents d SET status = :to_status, updated_at = now(), {_ENTRY[to]}{_more(change)}
-        FROM chosen{source} WHERE d.document_id = chosen.document_id{same}"""
-
-
-def _statuses(to: Status) -> dict[str, Any]:
-    return {"to_status": to.value, "from_statuses": [status.value for status in TRANSITIONS[to]]}
+        FROM chosen{source} WHERE d.document_id = chosen.document_id{same} {columns}"""
+    statuses = {"to_status": to.value, "from_statuses": [status.value for status in TRANSITIONS[to]]}
+    return connection.execute(text(statement), {**statuses, **parameters})
 
 
 def _more(columns: str) -> str:
@@ -231,13 +237,17 @@ def settle(connection: Connection, settled: Sequence[Settled]) -> int:
     moved = 0
     for status in sorted({outcome.status for outcome in settled}):
         outcomes = [outcome for outcome in settled if outcome.status is status]
-        ids = uuid_array([outcome.document_id for outcome in outcomes])
-        records = json.dumps([_record(outcome) for outcome in outcomes])
-        statement = _moving(
-            status, "d.document_id = ANY(CAST(:ids AS uuid[]))", _OUTCOME_COLUMNS[status], _OUTCOMES
-        )
-        parameters = {"ids": ids, "outcomes": records, "most": None, **_statuses(status)}
-        moved += connection.execute(text(statement), parameters).rowcount
+        moved += _moved(
+            connection,
+            status,
+            # named here, too: without statistics yet the planner would read all of `documents`
+            "d.document_id = ANY(CAST(:ids AS uuid[]))",
+            _OUTCOME_COLUMNS[status],
+            _OUTCOMES,
+            ids=uuid_array(outcome.document_id for outcome in outcomes),
+            outcomes=json.dumps([_record(outcome) for outcome in outcomes]),
+            most=None,
+        ).rowcount
     return moved
 
 

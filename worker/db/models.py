@@ -43,7 +43,9 @@ def schema(dimension: int, column_type: EmbeddingType) -> MetaData:
     _documents(metadata)
     _segments(metadata)
     _chunks(metadata, HALFVEC(dimension) if column_type is EmbeddingType.HALFVEC else VECTOR(dimension))
-    _operations(metadata)
+    _heartbeats(metadata)
+    _maintenance_runs(metadata)
+    _evaluation_runs(metadata)
     return metadata
 
 
@@ -375,8 +377,8 @@ def _chunks(metadata: MetaData, vector: HALFVEC | VECTOR) -> Table:
     )
 
 
-def _operations(metadata: MetaData) -> None:
-    Table(
+def _heartbeats(metadata: MetaData) -> Table:
+    return Table(
         "heartbeats",
         metadata,
         Column("name", Text, nullable=False),
@@ -389,7 +391,10 @@ def _operations(metadata: MetaData) -> None:
         _check("name <> '' AND kind <> ''", "heartbeats_name_check"),
         _check("slots >= 0 AND pid > 0", "heartbeats_slots_check"),
     )
-    Table(
+
+
+def _maintenance_runs(metadata: MetaData) -> Table:
+    return Table(
         "maintenance_runs",
         metadata,
         _uuid_key("run_id"),
@@ -412,7 +417,10 @@ def _operations(metadata: MetaData) -> None:
         Index("maintenance_runs_chore_idx", "chore", "started_at"),
         Index("maintenance_runs_created_at_idx", "created_at"),
     )
-    Table(
+
+
+def _evaluation_runs(metadata: MetaData) -> Table:
+    return Table(
         "evaluation_runs",
         metadata,
         _uuid_key("run_id"),

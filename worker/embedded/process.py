@@ -47,7 +47,8 @@ def uninterrupted() -> Iterator[None]:
     def note(number: int, _frame: FrameType | None) -> None:
         arrived.append(number)
 
-    previous = {number: signal.signal(number, note) for number in STOPPING_SIGNALS}
+    # SIGALRM is how the command line repeats an interruption that was dropped
+    previous = {number: signal.signal(number, note) for number in (*STOPPING_SIGNALS, signal.SIGALRM)}
     try:
         yield
     finally:

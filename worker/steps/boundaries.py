@@ -135,8 +135,10 @@ def _words(text: str, start: int, mark: Mark, size: int, outline: Outline) -> It
 def _word(text: str, first: int, last: int, outline: Outline) -> Mark | None:
     # up to the character behind `last`: whitespace that goes on there belongs to no word's end in reach
     ends = [end for space in WHITESPACE.finditer(text, first, last + 1) if (end := space.end()) <= last]
-    ends = [end for end in ends if not outline.divides(end)] or ends
-    return (max(ends, key=lambda at: crc32(text[at : at + KEY].encode())), Cut.WORD) if ends else None
+    marks = [(end, int(Cut.WORD)) for end in ends if not outline.divides(end)]
+    marks = marks or [(end, int(Cut.WORD)) for end in ends]
+    order = strengths(text, marks)
+    return marks[order.index(max(order))] if marks else None
 
 
 def _character(text: str, start: int, size: int) -> Mark:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import PurePosixPath
 
 from worker.steps.boundaries import Mark, atoms, continues, strengths
-from worker.steps.outline import Outline, heading_paths, outline_of
+from worker.steps.outline import WORD, Outline, heading_paths, outline_of
 from worker.types import FileType, Span
 
 VERSION = 2  # part of every fingerprint: raise it whenever boundaries, overlap or heading paths change
@@ -33,7 +33,6 @@ CODE = frozenset({
 # fmt: on
 CODE_NAMES = frozenset({"dockerfile", "makefile", "rakefile", "gemfile", "jenkinsfile", "justfile"})
 
-WORD = re.compile(r"\S")
 WORD_START = re.compile(r"(?<!\S)\S")
 
 

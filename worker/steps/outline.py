@@ -82,7 +82,7 @@ def outline_of(text: str, largest: int) -> Outline:
         elif mark["row"]:
             blank = blank if blank > mark.end() else _blank_line(text, mark.end())
             floor = max(body, blocks[-1][1] if blocks else 0, headings[-1].body if headings else 0)
-            if (header := _line_above(text, floor, mark)) is not None:
+            if (header := _line_above(text, floor, mark.start("line"))) is not None:
                 blocks.append((header, blank))
     if opened:
         blocks.append((opened.start("line"), len(text)))
@@ -129,10 +129,11 @@ def _heading(text: str, body: int, mark: re.Match[str]) -> Heading | None:
     if not mark["underline"]:
         return None
     start = mark.start("line")
-    line = text.rfind("\n", body, max(start - 1, body)) + 1 or body
-    above = text.rfind("\n", body, max(line - 1, body)) + 1 or body
-    title = text[line:start]
-    if NOT_A_PARAGRAPH.match(title) or (above < line and text[above:line].strip()):
+    line = _line_above(text, body, start)
+    if line is None or NOT_A_PARAGRAPH.match(title := text[line:start]):
+        return None
+    above = _line_above(text, body, line)
+    if above is not None and text[above:line].strip():
         return None
     return _headed(text, mark, line, 1 if mark["underline"][0] == "=" else 2, title)
 
@@ -165,10 +166,9 @@ def _blank_line(text: str, at: int) -> int:
     return found.start() + 1 if found else len(text)
 
 
-def _line_above(text: str, floor: int, mark: re.Match[str]) -> int | None:
-    """Give where the line above begins, a table's header; None where it is something else's."""
-    start = mark.start("line")
-    return (text.rfind("\n", floor, start - 1) + 1 or floor) if floor < start else None
+def _line_above(text: str, floor: int, at: int) -> int | None:
+    """Give where the line before the one at `at` begins; None where that is before `floor`."""
+    return (text.rfind("\n", floor, at - 1) + 1 or floor) if floor < at else None
 
 
 def _title(raw: str) -> str:
