@@ -143,6 +143,10 @@ class Encoder:
         pieces = [row.piece for row in rows]
         vectors, computed = self._vectors(pieces)
         self._buffer.append(rows, vectors)
+        if len(computed) == len(pieces):
+            for work in islice(owners, len(pieces)):
+                work.embedded += 1
+            return
         # the works come last: zip takes none beyond the end of the pieces
         for piece, vector, work in zip(pieces, vectors, owners, strict=False):
             # embedded is a chunk the first time its vector is computed, reused after that

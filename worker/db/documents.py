@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Connection, CursorResult, Row, text
+from sqlalchemy import Connection, Row, text
 
 from worker.errors import DocumentError
 from worker.steps.storable import storable
@@ -85,33 +85,27 @@ def move(
 ) -> Sequence[Row[Any]]:
     """Move the documents `where` (on alias d) says to a status, from the statuses that may enter it.
 
-    The one place that writes `status`, besides submission. Rows are locked in id order. `change` sets
+    The one place that writes `status`, besides `settle` and submission. Rows are locked in id order. `change` sets
     more columns, reading from the row source `join` where given; it has one row a document, told by
     its document_id, as alias o, which `where` does not see. `most` bounds how many move. Gives
     (document_id, *returning) of what moved.
     """
-    columns = f"RETURNING d.document_id{_more(returning)}"
-    return _moved(connection, to, where, change, join, columns, most=most, **parameters).all()
-
-
-def _moved(
-    connection: Connection,
-    to: Status,
-    where: str,
-    change: str,
-    join: str = "",
-    columns: str = "",
-    **parameters: Any,
-) -> CursorResult[Any]:
     source, same = (f", {join}", " AND o.document_id = d.document_id") if join else ("", "")
     statement = f"""
         WITH chosen AS (
             SELECT d.document_id FROM documents d WHERE d.status = ANY(:from_statuses) AND ({where})
             ORDER BY d.document_id LIMIT :most FOR NO KEY UPDATE OF d)
-        UPDATE documents d SET status = :to_status, updated_at = now(), {_ENTRY[to]}{_more(change)}
-        FROM chosen{source} WHERE d.document_id = chosen.document_id{same} {columns}"""
-    statuses = {"to_status": to.value, "from_statuses": [status.value for status in TRANSITIONS[to]]}
-    return connection.execute(text(statement), {**statuses, **parameters})
+        {_update(to, change)} FROM chosen{source} WHERE d.document_id = chosen.document_id{same}
+        RETURNING d.document_id{_more(returning)}"""
+    return connection.execute(text(statement), {"most": most, **_statuses(to), **parameters}).all()
+
+
+def _update(to: Status, change: str) -> str:
+    return f"UPDATE documents d SET status = :to_status, updated_at = now(), {_ENTRY[to]}{_more(change)}"
+
+
+def _statuses(to: Status) -> dict[str, Any]:
+    return {"to_status": to.value, "from_statuses": [status.value for status in TRANSITIONS[to]]}
 
 
 def _more(columns: str) -> str:
@@ -233,20 +227,21 @@ def give_up_fingerprints(connection: Connection, document_ids: Sequence[UUID]) -
 
 
 def settle(connection: Connection, settled: Sequence[Settled]) -> int:
-    """Write the outcomes of processed documents, a statement a status; gives how many documents moved."""
+    """Write the outcomes of documents locked by `lock_current`, a statement a status; gives how many moved."""
     moved = 0
     for status in sorted({outcome.status for outcome in settled}):
         outcomes = [outcome for outcome in settled if outcome.status is status]
-        moved += _moved(
-            connection,
-            status,
-            # named here, too: without statistics yet the planner would read all of `documents`
-            "d.document_id = ANY(CAST(:ids AS uuid[]))",
-            _OUTCOME_COLUMNS[status],
-            _OUTCOMES,
-            ids=uuid_array(outcome.document_id for outcome in outcomes),
-            outcomes=json.dumps([_record(outcome) for outcome in outcomes]),
-            most=None,
+        moved += connection.execute(
+            # named by :ids, too: without statistics yet the planner would read all of `documents`
+            text(f"""
+                {_update(status, _OUTCOME_COLUMNS[status])} FROM {_OUTCOMES}
+                WHERE d.document_id = o.document_id AND d.status = ANY(:from_statuses)
+                  AND d.document_id = ANY(CAST(:ids AS uuid[]))"""),
+            {
+                "ids": uuid_array(outcome.document_id for outcome in outcomes),
+                "outcomes": json.dumps([_record(outcome) for outcome in outcomes]),
+                **_statuses(status),
+            },
         ).rowcount
     return moved
 
