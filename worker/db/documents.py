@@ -79,23 +79,19 @@ def move(
     where: str,
     change: str = "",
     returning: str = "",
-    join: str = "",
     most: int | None = None,
     **parameters: Any,
 ) -> Sequence[Row[Any]]:
     """Move the documents `where` (on alias d) says to a status, from the statuses that may enter it.
 
-    The one place that writes `status`, besides `settle` and submission. Rows are locked in id order. `change` sets
-    more columns, reading from the row source `join` where given; it has one row a document, told by
-    its document_id, as alias o, which `where` does not see. `most` bounds how many move. Gives
-    (document_id, *returning) of what moved.
+    The one place that writes `status`, besides `settle` and submission. Rows are locked in id order.
+    `change` sets more columns, `most` bounds how many move. Gives (document_id, *returning) of what moved.
     """
-    source, same = (f", {join}", " AND o.document_id = d.document_id") if join else ("", "")
     statement = f"""
         WITH chosen AS (
             SELECT d.document_id FROM documents d WHERE d.status = ANY(:from_statuses) AND ({where})
             ORDER BY d.document_id LIMIT :most FOR NO KEY UPDATE OF d)
-        {_update(to, change)} FROM chosen{source} WHERE d.document_id = chosen.document_id{same}
+        {_update(to, change)} FROM chosen WHERE d.document_id = chosen.document_id
         RETURNING d.document_id{_more(returning)}"""
     return connection.execute(text(statement), {"most": most, **_statuses(to), **parameters}).all()
 
@@ -227,7 +223,10 @@ def give_up_fingerprints(connection: Connection, document_ids: Sequence[UUID]) -
 
 
 def settle(connection: Connection, settled: Sequence[Settled]) -> int:
-    """Write the outcomes of documents locked by `lock_current`, a statement a status; gives how many moved."""
+    """Write the outcomes of documents that `lock_current` locked, a statement a status.
+
+    Gives how many moved.
+    """
     moved = 0
     for status in sorted({outcome.status for outcome in settled}):
         outcomes = [outcome for outcome in settled if outcome.status is status]
