@@ -33,7 +33,7 @@ UNSETTLED = """SELECT EXISTS (SELECT 1 FROM batches WHERE finished_at IS NULL)
 SHOWN = (
     "embedding_provider", "embedding_dimension", "embedding_type", "embedding_batch_size", "chunk_size",
     "chunk_overlap", "batch_documents", "batch_bytes", "write_buffer_bytes", "max_document_bytes",
-    "ingest_concurrency",
+    "ingest_concurrency", "max_unsealed_rows",
 )  # fmt: skip
 
 
@@ -139,7 +139,10 @@ def _stop(process: "subprocess.Popen[bytes]") -> None:
 
 @contextmanager
 def running_stack(**settings: str) -> Iterator[Stack]:
-    """Start the servers and migrate; this process and its children use them by the environment."""
+    """Start the servers and migrate; this process and its children use them by the environment.
+
+    Nothing is sealed unless the benchmark does: no bound on what waits for it keeps writers back.
+    """
     with tempfile.TemporaryDirectory(prefix="ingest-benchmark-") as name:
         folder = Path(name).resolve()
         with (
@@ -151,6 +154,7 @@ def running_stack(**settings: str) -> Iterator[Stack]:
                 "BROKER_URL": valkey.url,
                 "ALLOWED_ROOTS": "/",
                 "DATA_DIR": str(folder),
+                "MAX_UNSEALED_ROWS": "100000000",
                 **settings,
             }
             load_settings.cache_clear()

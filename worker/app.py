@@ -91,6 +91,7 @@ def schedule(settings: Settings) -> dict[str, dict[str, Any]]:
         TaskName.VACUUM: settings.vacuum_interval,
         TaskName.INDEXES: settings.index_check_interval,
         TaskName.SPARES: settings.spares_interval,
+        TaskName.SEAL: settings.seal_interval,
         TaskName.PURGE: settings.purge_interval,
     }
     return {

@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from worker import broker
-from worker.db import batches, operations
+from worker.db import batches, operations, segments
 from worker.db.engine import describe, transaction
 from worker.resources import Resources
 from worker.settings import Settings
@@ -54,9 +54,25 @@ def _form(connection: Connection, lane: Lane, settings: Settings) -> list[UUID]:
     slots = operations.live_slots(connection, "ingest", settings.heartbeat_seconds)
     room = MESSAGES_A_SLOT * max(slots, 1) - batches.queued_count(connection, lane)
     formed: list[UUID] = []
-    while len(formed) < room and (batch_id := batches.form(connection, lane, settings)):
+    while (
+        len(formed) < room
+        and has_room_for_rows(connection, lane, settings)
+        and (batch_id := batches.form(connection, lane, settings))
+    ):
         formed.append(batch_id)
     return formed
+
+
+def has_room_for_rows(connection: Connection, lane: Lane, settings: Settings) -> bool:
+    """Tell whether another batch may go: the rows that no index covers yet are bounded.
+
+    Bulk leaves a tenth of the bound to what a person waits for. What does not fill a segment may always
+    go: only a full one is sealed.
+    """
+    most = settings.max_unsealed_rows * (10 if lane is Lane.INTERACTIVE else 9) // 10
+    a_batch = settings.batch_documents + 2 * settings.batch_bytes // settings.chunk_size
+    taken = segments.unsealed_rows(connection) + batches.rows_under_way(connection, settings.chunk_size)
+    return taken + min(a_batch, most // 2) <= most or taken < settings.segment_rows
 
 
 def republish(resources: Resources) -> int:

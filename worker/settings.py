@@ -104,9 +104,19 @@ class Settings(BaseSettings):
     vacuum_interval: Seconds = 3600
     index_check_interval: Seconds = 3600
     spares_interval: Seconds = 600
+    seal_interval: Seconds = 10
     purge_interval: Seconds = 3600
     retention_days: Annotated[int, Field(ge=1, le=3650)] = 30
 
+    segment_rows: Annotated[int, Field(ge=1, le=10_000_000)] = 20_000
+    segment_bytes: Annotated[int, Field(ge=1 << 20, le=1 << 40)] = 128 << 20
+    segment_seconds: Seconds = 21_600
+    max_unsealed_rows: Annotated[int, Field(ge=2, le=100_000_000)] = 80_000
+    build_memory_bytes: Annotated[int, Field(ge=1 << 20, le=1 << 40)] | None = None
+    build_workers: Annotated[int, Field(ge=0, le=64)] | None = None
+
+    hnsw_m: Annotated[int, Field(ge=2, le=100)] = 16
+    hnsw_ef_construction: Annotated[int, Field(ge=4, le=1000)] = 64
     hnsw_ef_search: Annotated[int, Field(ge=1, le=1000)] = 100
     search_timeout_seconds: Seconds = 10
 
@@ -157,6 +167,11 @@ class Settings(BaseSettings):
         if self.visibility_timeout < 2 * self.task_time_limit:
             # A shorter one delivers a running task a second time (Celery on Redis).
             raise ValueError("VISIBILITY_TIMEOUT must be at least twice TASK_TIME_LIMIT")
+        if self.hnsw_ef_construction < 2 * self.hnsw_m:
+            raise ValueError("HNSW_EF_CONSTRUCTION must be at least twice HNSW_M")  # pgvector's own rule
+        if self.max_unsealed_rows < 2 * self.segment_rows:
+            # one segment is filled while the one before is built
+            raise ValueError("MAX_UNSEALED_ROWS must be at least twice SEGMENT_ROWS")
         if self.retry_base_seconds > self.retry_max_seconds:
             raise ValueError("RETRY_BASE_SECONDS must not exceed RETRY_MAX_SECONDS")
         return self

@@ -26,6 +26,7 @@ from worker.types import TaskName
 log = get_task_logger(__name__)
 
 _REPORT_SECONDS = 1
+_CHORE_SECONDS = 86_400
 
 
 @shared_task(name=TaskName.INGEST_BATCH.value, bind=True, max_retries=5)
@@ -89,10 +90,11 @@ def _ids(hit: Any) -> dict[str, str]:
 
 
 def _chore_task(name: TaskName) -> None:
-    @shared_task(name=name.value, ignore_result=True)
+    # an index build takes as long as it takes; it is watched, and cancelled when its worker stops
+    @shared_task(name=name.value, ignore_result=True, time_limit=_CHORE_SECONDS)
     def chore() -> dict[str, Any]:
         try:
-            return run_chore(resources(), name.value.removeprefix("maintain."))
+            return run_chore(resources(), name.value.removeprefix("maintain."), stopping=stopping)
         except SQLAlchemyError as error:
             if not is_retryable(error):
                 raise

@@ -48,7 +48,19 @@ class TaskName(StrEnum):
     VACUUM = "maintain.vacuum"
     INDEXES = "maintain.indexes"
     SPARES = "maintain.spares"
+    SEAL = "maintain.seal"
     PURGE = "maintain.purge"
+
+
+class SegmentState(StrEnum):
+    """`segments.state`. docs/architecture.md draws the transitions."""
+
+    SPARE = "spare"
+    OPEN = "open"
+    SEALING = "sealing"
+    SEALED = "sealed"
+    EMPTIED = "emptied"
+    TRASH = "trash"
 
 
 class FileType(StrEnum):

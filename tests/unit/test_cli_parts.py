@@ -3,7 +3,7 @@
 import json
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -15,7 +15,7 @@ from worker.cli.processes import Kind, flower_environment, require_auth, worker_
 from worker.cli.search import snippet
 from worker.cli.startup import OneLine
 from worker.cli.vitals import judge
-from worker.db.overview import Health
+from worker.db.overview import Health, Segments
 from worker.errors import IngestError, SettingsError
 from worker.producer import Document
 from worker.settings import Settings, read_settings
@@ -174,8 +174,36 @@ def health(**changed: Any) -> Health:
         "alive": ALIVE,
         "runs": [Run("dispatch"), Run("indexes", invalid=[], missing=[])],
         "oldest_waiting_seconds": None,
+        "segments": Segments({"open": 1}, 20_000, []),
     }
     return Health(**(sound | changed))
+
+
+class Build(NamedTuple):
+    """A row of the index builds under way."""
+
+    leaf: str
+    phase: str
+    blocker: int
+    done: float | None
+    waits_for: str
+    since_seconds: float
+
+
+BLOCKED: Any = Build("chunks_s000003", "waiting for old snapshots", 77, None, "a report", 600.0)
+
+
+def test_who_keeps_a_build_waiting_is_named() -> None:
+    [found] = [
+        finding
+        for finding in judge(health(segments=Segments({"sealing": 3}, 80_000, [BLOCKED])), settings())
+        if finding.name == "sealing"
+    ]
+    assert found.seen == (
+        "80,000 rows without a vector index, at most 80,000; the index of chunks_s000003 waits for session 77"
+        " (a report), whose transaction began 10 min ago; ingestion waits"
+    )
+    assert found.mend == "end the session 77"
 
 
 def test_sound_system_has_no_findings() -> None:
@@ -192,6 +220,8 @@ def test_sound_system_has_no_findings() -> None:
         ({"runs": [Run("dispatch", ago=1e4)]}, "beat", "warning"),
         ({"runs": [Run("vacuum", "failed")]}, "chores", "failed"),
         ({"runs": [Run("indexes", invalid=["broken_idx"])]}, "indexes", "failed"),
+        ({"segments": Segments({"open": 1, "sealing": 3}, 70_000, [])}, "sealing", "warning"),
+        ({"segments": Segments({"open": 1, "sealing": 1}, 30_000, [BLOCKED])}, "sealing", "ok"),
         ({"oldest_waiting_seconds": 700.0}, "backlog", "warning"),
         ({"oldest_waiting_seconds": 5.0}, "backlog", "ok"),
         ({"oldest_waiting_seconds": 700.0, "alive": {}}, "backlog", "ok"),

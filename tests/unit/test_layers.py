@@ -54,6 +54,7 @@ SQLALCHEMY = {
     "worker.writing": (ERRORS | {"Connection"}, "one write, then each document alone"),
     "worker.maintenance.backlog": ({"Connection"}, "type of a chore's argument"),
     "worker.maintenance.rescue": ({"Connection"}, "type of a chore's argument"),
+    "worker.maintenance.seal": (ERRORS | {"Connection"}, "one leaf's failure keeps no other from its index"),
     # Suspicious: these hold SQL, which docs/architecture.md gives to db/ alone.
     "worker.maintenance.indexes": (
         {"Connection", "text", "PrimaryKeyConstraint", "UniqueConstraint"},

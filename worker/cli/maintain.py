@@ -14,7 +14,7 @@ def register(app: typer.Typer) -> None:
 
 
 def maintain(
-    name: Annotated[str, typer.Argument(help="dispatch, rescue, vacuum, indexes, spares or purge.")],
+    name: Annotated[str, typer.Argument(help="dispatch, rescue, vacuum, indexes, spares, seal or purge.")],
     *,
     as_json: AsJson = False,
 ) -> None:

@@ -58,7 +58,7 @@ def worker_options(kind: Kind, settings: "Settings") -> dict[str, Any]:
     return {
         "hostname": host_format(default_nodename(f"{kind.value}-{os.getpid()}@%h")),
         "queues": [queue.value for queue in QUEUES[kind]],
-        "concurrency": settings.ingest_concurrency if kind is Kind.INGEST else 1,
+        "concurrency": _concurrency(kind, settings),
         "loglevel": settings.log_level,
         "optimization": "fair",
         "quiet": True,  # no banner
@@ -66,6 +66,11 @@ def worker_options(kind: Kind, settings: "Settings") -> dict[str, Any]:
         "without_gossip": True,
         "without_mingle": True,
     }
+
+
+def _concurrency(kind: Kind, settings: "Settings") -> int:
+    """Give the pool processes of a worker. A long chore (seal, vacuum) must not keep rescue from its turn."""
+    return {Kind.INGEST: settings.ingest_concurrency, Kind.SEARCH: 1, Kind.MAINTENANCE: 3}[kind]
 
 
 def beat() -> None:

@@ -9,6 +9,7 @@ from worker.cli.output import AsJson, Project, age, columns, emit, grouped, note
 from worker.errors import Exit, IngestError
 
 if TYPE_CHECKING:  # the producer costs a second to import, and --help must not
+    from worker.db.overview import Segments
     from worker.producer import Overview
 
 
@@ -37,21 +38,39 @@ def status(
         tenant = "default"
     from worker import producer
 
-    overview = producer.status(tenant=tenant, project=project)
-    scopes = [scope for scope in _projects() if tenant in (None, scope.tenant)] if project is None else []
+    counted = producer.status(tenant=tenant, project=project)
+    scopes, segments = _tables()
+    scopes = [scope for scope in scopes if tenant in (None, scope.tenant)] if project is None else []
     if as_json:
-        emit(_as_json(overview, scopes))
-    else:
-        _say(overview, scopes)
+        emit(_as_json(counted, scopes) | {"segments": _segments_as_json(segments)})
+        return
+    _say(counted, scopes)
+    if tenant is None:
+        _say_segments(segments)
 
 
-def _projects() -> Sequence[Any]:
+def _tables() -> "tuple[Sequence[Any], Segments]":
     from worker.db import overview
     from worker.db.engine import transaction
     from worker.resources import resources
 
     with transaction(resources().engine) as connection:
-        return overview.projects(connection)
+        return overview.projects(connection), overview.segments(connection)
+
+
+def _segments_as_json(segments: "Segments") -> dict[str, Any]:
+    builds = [build._asdict() for build in segments.builds]
+    return {"counts": segments.counts, "unsealed_rows": segments.unsealed_rows, "builds": builds}
+
+
+def _say_segments(segments: "Segments") -> None:
+    from worker.cli.vitals import blocked_build
+
+    counts = ", ".join(f"{number} {state}" for state, number in segments.counts.items())
+    say(f"segments: {counts}; {segments.unsealed_rows:,} rows without a vector index")
+    for build in segments.builds:
+        done = "" if build.done is None else f", {build.done:.0%}"
+        say(blocked_build(build) if build.blocker else f"the index of {build.leaf}: {build.phase}{done}")
 
 
 def _as_json(overview: "Overview", scopes: Sequence[Any]) -> dict[str, Any]:

@@ -11,8 +11,17 @@ from worker.db.overview import Health
 from worker.settings import Settings
 
 _STUCK_SECONDS = 600
+_HELD_UP_SHARE = 0.8
 _WORKERS = ("ingest", "search", "maintenance")
-_NAMES = ("embedding space", *(f"{kind} worker" for kind in _WORKERS), "beat", "chores", "indexes", "backlog")
+_NAMES = (
+    "embedding space",
+    *(f"{kind} worker" for kind in _WORKERS),
+    "beat",
+    "chores",
+    "indexes",
+    "sealing",
+    "backlog",
+)
 
 
 def check_vitals(settings: Settings, *, migrated: bool) -> list[Finding]:
@@ -33,6 +42,7 @@ def judge(health: Health, settings: Settings) -> list[Finding]:
         _beat(health, settings),
         _chores(health),
         _indexes(health),
+        _sealing(health, settings),
         _backlog(health),
     ]
 
@@ -91,6 +101,24 @@ def _indexes(health: Health) -> Finding:
         return Finding("indexes", State.OK, f"all valid {age(run.seconds_ago)} ago")
     mend = "run REINDEX INDEX CONCURRENTLY on it, then `ingest maintain indexes`"
     return Finding("indexes", State.FAILED, ", ".join(wrong), mend)
+
+
+def _sealing(health: Health, settings: Settings) -> Finding:
+    rows, most = health.segments.unsealed_rows, settings.max_unsealed_rows
+    seen = f"{rows:,} rows without a vector index, at most {most:,}"
+    blocked = next((build for build in health.segments.builds if build.blocker), None)
+    if blocked:
+        seen += f"; {blocked_build(blocked)}"
+    if rows < _HELD_UP_SHARE * most:
+        return Finding("sealing", State.OK, seen)
+    mend = f"end the session {blocked.blocker}" if blocked else "run `ingest maintain seal`"
+    return Finding("sealing", State.WARNING, f"{seen}; ingestion waits", mend)
+
+
+def blocked_build(build: Any) -> str:
+    """Name the session that an index build waits for."""
+    since = "" if build.since_seconds is None else f", whose transaction began {age(build.since_seconds)} ago"
+    return f"the index of {build.leaf} waits for session {build.blocker} ({build.waits_for}){since}"
 
 
 def _backlog(health: Health) -> Finding:

@@ -34,6 +34,20 @@ def lock_dispatch(connection: Connection) -> None:
     connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _DISPATCH_LOCK})
 
 
+def rows_under_way(connection: Connection, chunk_size: int) -> int:
+    """Give about how many rows the unfinished batches will write, rather too many than too few.
+
+    A document has one chunk at least, and neighbours that would fit into one chunk are not left apart.
+    """
+    found = connection.execute(
+        text("""
+            SELECT count(*) + 2 * coalesce(sum(coalesce(size_bytes, :unknown)), 0) / :chunk_size
+            FROM documents WHERE batch_id IN (SELECT batch_id FROM batches WHERE finished_at IS NULL)"""),
+        {"unknown": _UNKNOWN_SIZE, "chunk_size": chunk_size},
+    )
+    return int(found.scalar_one())
+
+
 def queued_count(connection: Connection, lane: Lane) -> int:
     """Count the batches that are published and not claimed."""
     found = connection.execute(

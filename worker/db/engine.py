@@ -89,6 +89,11 @@ def is_retryable(error: BaseException) -> bool:
     return any(code.startswith(prefix) for prefix in _RETRYABLE)
 
 
+def lacks_memory(error: DBAPIError) -> bool:
+    """Tell whether the server had no room, in memory or in what it shares it by (class 53)."""
+    return str(getattr(error.orig, "pgcode", None) or "").startswith("53")
+
+
 def violates_constraint(error: DBAPIError, name: str) -> bool:
     """Tell whether a statement failed on this constraint or unique index."""
     return getattr(getattr(error.orig, "diag", None), "constraint_name", None) == name

@@ -25,10 +25,10 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
-from worker.types import EmbeddingType, FileType, Lane, Status
+from worker.types import EmbeddingType, FileType, Lane, SegmentState, Status
 
 BATCH_STATES = ("queued", "running", "finished", "abandoned")
-SEGMENT_STATES = ("spare", "open", "sealing", "sealed", "emptied", "trash")
+SEGMENT_STATES = tuple(state.value for state in SegmentState)
 LANES = tuple(Lane)
 STATUSES = tuple(Status)
 FILE_TYPES = tuple(FileType)

@@ -7,6 +7,8 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Row, text
 
+from worker.db import builds
+from worker.db.segments import unsealed_rows
 from worker.db.submissions import Scope
 from worker.types import Status
 
@@ -108,6 +110,19 @@ class Health:
     alive: dict[str, int]
     runs: Sequence[Row[Any]]
     oldest_waiting_seconds: float | None
+    segments: "Segments"
+
+
+@dataclass(frozen=True, slots=True)
+class Segments:
+    """How many segments there are by state, the rows searched exactly, and the index builds under way.
+
+    `builds`: rows of `builds.under_way`.
+    """
+
+    counts: dict[str, int]
+    unsealed_rows: int
+    builds: Sequence[Row[Any]]
 
 
 def health(connection: Connection, alive_seconds: int) -> Health:
@@ -119,7 +134,19 @@ def health(connection: Connection, alive_seconds: int) -> Health:
         alive=_alive(connection, alive_seconds),
         runs=_last_runs(connection),
         oldest_waiting_seconds=oldest_waiting_seconds(connection, None),
+        segments=segments(connection),
     )
+
+
+def segments(connection: Connection) -> Segments:
+    """Give the state of the segments, spares and trash left out."""
+    found = connection.execute(
+        text("""
+            SELECT state, count(*) AS segments FROM segments WHERE state NOT IN ('spare', 'trash')
+            GROUP BY state ORDER BY state""")
+    )
+    counted = {row.state: row.segments for row in found}
+    return Segments(counted, unsealed_rows(connection), builds.under_way(connection))
 
 
 def _alive(connection: Connection, seconds: int) -> dict[str, int]:

@@ -1,26 +1,144 @@
 """`segments`: which leaves of `chunks` exist, where rows go and what a search sees."""
 
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
 from sqlalchemy import Connection, text
 
+from worker.errors import SchemaError
+from worker.types import SegmentState
+
 # What a search sees: every committed chunk is in exactly one of these, or in the trash.
-VISIBLE_STATES = ("open", "sealing", "sealed")
+VISIBLE = (SegmentState.OPEN, SegmentState.SEALING, SegmentState.SEALED)
+# Without a vector index: searched exactly.
+UNSEALED = (SegmentState.OPEN, SegmentState.SEALING)
+# The one state each may be entered from. The trash and the first open one are made by the migration.
+TRANSITIONS: Mapping[SegmentState, SegmentState] = {
+    SegmentState.OPEN: SegmentState.SPARE,
+    SegmentState.SEALING: SegmentState.OPEN,
+    SegmentState.SEALED: SegmentState.SEALING,
+    SegmentState.EMPTIED: SegmentState.SEALED,
+    SegmentState.SPARE: SegmentState.EMPTIED,
+}
+_OPEN_TRIES = 10
+
+
+class Segment(NamedTuple):
+    """A segment and the table its rows are in."""
+
+    segment: int
+    leaf: str
 
 
 def visible(connection: Connection) -> list[int]:
     """Give the segments a search sees. Read them in the snapshot the search runs in."""
+    return [found.segment for found in in_state(connection, *VISIBLE)]
+
+
+def in_state(connection: Connection, *states: SegmentState) -> list[Segment]:
+    """Give the segments in these states, in the order of their numbers."""
     found = connection.execute(
-        text("SELECT segment FROM segments WHERE state = ANY(:states) ORDER BY segment"),
-        {"states": list(VISIBLE_STATES)},
+        text("SELECT segment, leaf FROM segments WHERE state = ANY(:states) ORDER BY segment"),
+        {"states": [state.value for state in states]},
     )
-    return list(found.scalars())
+    return [Segment(row.segment, row.leaf) for row in found]
 
 
-def lock_open(connection: Connection) -> tuple[int, str]:
-    """Give the open segment and its leaf; it stays open until this transaction ends."""
-    row = connection.execute(text("SELECT segment, leaf FROM segments WHERE state = 'open' FOR SHARE")).one()
-    return row.segment, row.leaf
+def lock_open(connection: Connection) -> Segment:
+    """Give the segment that new rows go to. Its leaf is not emptied before this transaction ends.
+
+    It may be closed meanwhile: rows that come a moment later are as visible there, and its index takes
+    them in. What is written counts in the statistics from the commit on, for `unsealed_rows`.
+    Raises SchemaError where no segment is open.
+    """
+    for _ in range(_OPEN_TRIES):
+        row = connection.execute(
+            text("""
+                SELECT segment, leaf, pg_stat_force_next_flush() FROM segments
+                WHERE state = 'open' FOR KEY SHARE""")
+        ).one_or_none()
+        if row is not None:  # else it was closed between our snapshot and our lock
+            return Segment(row.segment, row.leaf)
+    raise SchemaError("no segment is open", "run `ingest maintain spares`, then `ingest doctor`")
 
 
-def in_list(segments: list[int]) -> str:
+def await_writers(connection: Connection, segment: int) -> None:
+    """Wait until nobody holds the segment by `lock_open` any more: its lock_timeout bounds it."""
+    connection.execute(
+        text("SELECT 1 FROM segments WHERE segment = :segment FOR UPDATE"), {"segment": segment}
+    )
+
+
+def advance(connection: Connection, segment: int, to: SegmentState) -> bool:
+    """Move a segment to its next state; False where it is not in the one before."""
+    moved = connection.execute(
+        text("""
+            UPDATE segments SET state = :to, updated_at = now()
+            WHERE segment = :segment AND state = :from_state"""),
+        {"segment": segment, "to": to.value, "from_state": TRANSITIONS[to].value},
+    )
+    return moved.rowcount == 1
+
+
+def open_next(connection: Connection) -> Segment | None:
+    """Close the open segment and open a spare one; gives the closed, or None where no spare is ready.
+
+    Nobody waits for it: writers lock the open segment's key, which this does not change.
+    """
+    spare = connection.execute(
+        text("""
+            SELECT segment FROM segments WHERE state = 'spare' AND to_regclass(leaf) IS NOT NULL
+            ORDER BY segment LIMIT 1 FOR NO KEY UPDATE""")
+    ).scalar_one_or_none()
+    closed = in_state(connection, SegmentState.OPEN)
+    if spare is None or not closed or not advance(connection, closed[0].segment, SegmentState.SEALING):
+        return None
+    advance(connection, spare, SegmentState.OPEN)
+    return closed[0]
+
+
+class Fill(NamedTuple):
+    """How full the open segment is. `rows` is None where its leaf is gone."""
+
+    rows: int | None
+    size_bytes: int
+    age_seconds: float
+
+
+def fill(connection: Connection, most_rows: int) -> Fill:
+    """Measure the open segment; counts at most `most_rows`.
+
+    The server's own count is taken where it says more: by it `unsealed_rows` holds ingestion up, which
+    must not wait for a segment that is never full.
+    """
+    row = connection.execute(
+        text("""
+            SELECT leaf, to_regclass(leaf) IS NOT NULL AS there,
+                   extract(epoch FROM now() - updated_at) AS age,
+                   pg_stat_get_live_tuples(to_regclass(leaf)) AS live,
+                   coalesce(pg_table_size(to_regclass(leaf)), 0) AS size_bytes
+            FROM segments WHERE state = 'open'""")
+    ).one()
+    rows = max(_counted(connection, row.leaf, most_rows), row.live) if row.there else None
+    return Fill(rows, int(row.size_bytes), float(row.age))
+
+
+def _counted(connection: Connection, leaf: str, most: int) -> int:
+    statement = f"SELECT count(*) FROM (SELECT 1 FROM {leaf} LIMIT :most) AS counted"
+    return int(connection.execute(text(statement), {"most": most}).scalar_one())
+
+
+def unsealed_rows(connection: Connection) -> int:
+    """Give how many rows are searched exactly, from the server's statistics: exact but after a crash."""
+    found = connection.execute(
+        text("""
+            SELECT coalesce(sum(pg_stat_get_live_tuples(to_regclass(leaf))), 0) FROM segments
+            WHERE state = ANY(:states)"""),
+        {"states": [state.value for state in UNSEALED]},
+    )
+    return int(found.scalar_one())
+
+
+def in_list(segments: Sequence[int]) -> str:
     """Write segments as a literal list: the planner prunes partitions by constants."""
     return ", ".join(str(int(segment)) for segment in segments) or "NULL"

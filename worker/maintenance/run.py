@@ -3,6 +3,7 @@
 import hashlib
 import logging
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
 from sqlalchemy import Connection, text
@@ -10,10 +11,12 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from worker.db import operations
 from worker.db.engine import describe, single_connection_engine
-from worker.maintenance import backlog, indexes, purge, rescue, spares, vacuum
+from worker.maintenance import backlog, indexes, purge, rescue, seal, spares, vacuum
 from worker.resources import Resources
 
 log = logging.getLogger(__name__)
+
+_ATTENTION_SECONDS = 0.5
 
 Chore = Callable[[Resources, Connection], dict[str, Any]]
 
@@ -23,12 +26,18 @@ CHORES: dict[str, Chore] = {
     "vacuum": vacuum.run,
     "indexes": indexes.run,
     "spares": spares.run,
+    "seal": seal.run,
     "purge": purge.run,
 }
 
 
-def run_chore(resources: Resources, name: str) -> dict[str, Any]:
+def run_chore(
+    resources: Resources, name: str, *, stopping: Callable[[], bool] = lambda: False
+) -> dict[str, Any]:
     """Run one chore under its lock; gives what it found and did, as recorded.
+
+    Once `stopping` says yes, or at Ctrl-C, what the server is doing for it is cancelled: a chore is one
+    that its next run goes on with.
 
     The lock is a session's, on the direct connection that does the work: VACUUM cannot run inside a
     transaction, and a transaction pooler would strand the lock. Raises what the chore raises, after
@@ -36,14 +45,15 @@ def run_chore(resources: Resources, name: str) -> dict[str, Any]:
     """
     engine = single_connection_engine(resources.settings.direct_url, f"ingest {name}")
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.execute(text("SET lock_timeout = '5s'"))
+        # the interval: nobody builds an index for a client that was killed
+        connection.execute(text("SET lock_timeout = '5s'; SET client_connection_check_interval = '5s'"))
         if not _lock(connection, name):
             return {"outcome": "locked"}
         operations.close_dead_runs(connection, name)
         run_id = operations.open_run(connection, name)
         try:
-            details = CHORES[name](resources, connection)
-        except Exception as error:
+            details = _attended(lambda: CHORES[name](resources, connection), connection, stopping)
+        except BaseException as error:
             _record_failure(connection, run_id, error)
             raise
         operations.close_run(connection, run_id, "done", details)
@@ -56,7 +66,27 @@ def _lock(connection: Connection, name: str) -> bool:
     return bool(connection.execute(text("SELECT pg_try_advisory_lock(:key)"), {"key": key}).scalar())
 
 
-def _record_failure(connection: Connection, run_id: Any, error: Exception) -> None:
+def _attended(
+    work: Callable[[], dict[str, Any]], connection: Connection, stopping: Callable[[], bool]
+) -> dict[str, Any]:
+    """Do the work in a thread: while the driver waits for the server, its own thread hears no signal."""
+    driver: Any = connection.connection.driver_connection
+    interrupted: BaseException | None = None
+    with ThreadPoolExecutor(1, thread_name_prefix="chore") as pool:
+        doing = pool.submit(work)
+        while not doing.done():
+            try:
+                wait([doing], timeout=_ATTENTION_SECONDS)
+            except BaseException as signal:  # noqa: BLE001 -- raised again once the server has let go
+                interrupted = signal
+            if interrupted or stopping():
+                driver.cancel()
+    if interrupted:
+        raise interrupted
+    return doing.result()
+
+
+def _record_failure(connection: Connection, run_id: Any, error: BaseException) -> None:
     try:
         operations.close_run(connection, run_id, "failed", {}, describe(error))
     except SQLAlchemyError:  # the connection is what failed: the next run closes this one's record

@@ -18,10 +18,16 @@ def run(resources: Resources, connection: Connection) -> dict[str, Any]:
     Making one waits at most a second for the writers of `documents`; a busy moment leaves it to the
     next run.
     """
+    _forget_lost(connection)
     made = 0
     while (ready := _count(connection)) < SPARES and _make(resources):
         made += 1
     return {"made": made, "ready": ready}
+
+
+def _forget_lost(connection: Connection) -> None:
+    """Forget the spare leaves that somebody dropped: they held nothing."""
+    connection.execute(text("DELETE FROM segments WHERE state = 'spare' AND to_regclass(leaf) IS NULL"))
 
 
 def _count(connection: Connection) -> int:

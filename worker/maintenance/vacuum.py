@@ -11,6 +11,8 @@ MOST_TABLES = 20
 # of what autovacuum waits for by default, since the schedule runs when nobody looks.
 _DUE_ROWS = 1000
 _DUE_SHARE = 0.04
+# A table larger than this is also due while the planner knows nothing of it.
+_DUE_BYTES = 1 << 20
 
 
 def run(resources: Resources, connection: Connection) -> dict[str, Any]:  # noqa: ARG001 -- every chore's signature
@@ -41,8 +43,12 @@ def _due(connection: Connection) -> list[str]:
             SELECT s.relname FROM pg_stat_user_tables s
             JOIN pg_class c ON c.oid = s.relid
             WHERE s.schemaname = current_schema()
-              AND greatest(s.n_dead_tup, s.n_mod_since_analyze) > :rows + :share * s.n_live_tup
+              AND (greatest(s.n_dead_tup, s.n_mod_since_analyze) > :rows + :share * s.n_live_tup
+                   -- as after an upgrade of the server: without them searches do without vector indexes
+                   OR pg_relation_size(c.oid) > :bytes AND NOT EXISTS (
+                       SELECT 1 FROM pg_stats p
+                       WHERE p.schemaname = s.schemaname AND p.tablename = s.relname))
             ORDER BY pg_relation_size(c.oid)"""),
-        {"rows": _DUE_ROWS, "share": _DUE_SHARE},
+        {"rows": _DUE_ROWS, "share": _DUE_SHARE, "bytes": _DUE_BYTES},
     )
     return list(found.scalars())

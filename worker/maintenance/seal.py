@@ -1,0 +1,109 @@
+"""seal: a full segment gets its vector index in bulk, while the next one takes the rows.
+
+Each step begins from what the last one left in the database, so that a run cut short anywhere is
+finished by the next: the state `sealing` says that an index is owed, and an invalid index is dropped.
+"""
+
+import logging
+from typing import Any
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
+
+from worker.db import builds, segments
+from worker.db.engine import lacks_memory, transaction
+from worker.db.segments import Segment
+from worker.dispatch import fill_window
+from worker.maintenance import spares
+from worker.resources import Resources
+from worker.settings import Settings
+from worker.types import SegmentState
+
+log = logging.getLogger(__name__)
+
+# An exact scan of fewer rows needs no index, however old or large the segment is.
+FEWEST_ROWS = 1_000
+# A build waits for the transactions that began before it; this is longer than any of ours.
+WAIT_SECONDS = 900
+
+
+def run(resources: Resources, connection: Connection) -> dict[str, Any]:
+    """Seal what is full; gives the leaves that were sealed and the rows that are searched exactly.
+
+    A leaf that cannot be sealed keeps no other from it. Raises what the first of them raised.
+    """
+    settings = resources.settings
+    builds.prepare(connection, WAIT_SECONDS, settings.build_memory_bytes, settings.build_workers)
+    sealed: list[str] = []
+    errors: dict[int, DBAPIError] = {}
+    while True:
+        for owed in segments.in_state(connection, SegmentState.SEALING):
+            if owed.segment not in errors:
+                try:
+                    _seal(connection, owed, settings)
+                except DBAPIError as error:
+                    if connection.invalidated:
+                        raise
+                    errors[owed.segment] = error
+                else:
+                    sealed.append(owed.leaf)
+                    fill_window(resources)  # who waited for it may go on
+        if not _close_if_full(resources, connection):
+            break
+    if errors:
+        raise next(iter(errors.values()))
+    return {"sealed": sealed, "unsealed_rows": segments.unsealed_rows(connection)}
+
+
+def _close_if_full(resources: Resources, connection: Connection) -> bool:
+    fill = segments.fill(connection, resources.settings.segment_rows)
+    if not is_full(fill, resources.settings):
+        return False
+    with transaction(resources.engine) as opening:
+        closed = segments.open_next(opening)
+    spares.run(resources, connection)
+    if closed is None:
+        log.warning("no spare leaf is ready: the open segment stays open until the next run")
+        return False
+    log.info("%s is full (%s)", closed.leaf, fill)
+    return True
+
+
+def is_full(fill: segments.Fill, settings: Settings) -> bool:
+    """Tell whether the open segment is to be closed. One whose leaf is gone is: the next can be written."""
+    if fill.rows is None or fill.rows >= settings.segment_rows:
+        return True
+    large = fill.size_bytes >= settings.segment_bytes
+    old = fill.age_seconds >= settings.segment_seconds
+    return fill.rows >= FEWEST_ROWS and (large or old)
+
+
+def _seal(connection: Connection, owed: Segment, settings: Settings) -> None:
+    segments.await_writers(connection, owed.segment)
+    if not builds.is_valid(connection, owed.leaf):
+        _build(connection, owed.leaf, settings)
+    builds.analyze(connection, owed.leaf)
+    segments.advance(connection, owed.segment, SegmentState.SEALED)
+
+
+def _build(connection: Connection, leaf: str, settings: Settings) -> None:
+    try:
+        _build_anew(connection, leaf, settings)
+    except DBAPIError as error:
+        # parallel workers share their memory in /dev/shm, which containers keep small
+        if not (lacks_memory(error) and builds.is_parallel(connection)):
+            raise
+        log.warning("no memory for a parallel build of %s: built by one process", leaf)
+        builds.use_one_process(connection)
+        _build_anew(connection, leaf, settings)
+
+
+def _build_anew(connection: Connection, leaf: str, settings: Settings) -> None:
+    builds.drop(connection, leaf)  # what an interrupted build left
+    builds.build(
+        connection,
+        leaf,
+        settings.embedding_type,
+        m=settings.hnsw_m,
+        ef_construction=settings.hnsw_ef_construction,
+    )
