@@ -5,6 +5,7 @@ The schema is migrated once into a template database; each test that writes gets
 
 import itertools
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import UUID
@@ -24,6 +25,10 @@ from worker.settings import Settings, load_settings, read_settings
 
 POSTGRES_VERSION = int(os.environ.get("POSTGRES_VERSION") or 18)
 _numbers = itertools.count(1)
+
+# Who runs the suite under `nohup` or in the background of a shell ignores these, and processes inherit that.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -92,6 +92,7 @@ def schedule(settings: Settings) -> dict[str, dict[str, Any]]:
         TaskName.INDEXES: settings.index_check_interval,
         TaskName.SPARES: settings.spares_interval,
         TaskName.SEAL: settings.seal_interval,
+        TaskName.COMPACT: settings.compact_interval,
         TaskName.PURGE: settings.purge_interval,
     }
     return {

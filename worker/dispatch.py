@@ -47,7 +47,7 @@ def fill_window(resources: Resources) -> None:
     try:
         dispatch(resources)
     except SQLAlchemyError as error:
-        log.warning("not dispatched", extra={"reason": describe(error)})
+        log.warning("not dispatched, beat does it soon: %s", describe(error))
 
 
 def _form(connection: Connection, lane: Lane, settings: Settings) -> list[UUID]:
@@ -87,7 +87,7 @@ def republish(resources: Resources) -> int:
         try:
             waiting = broker.queue_length(client, QUEUE_OF[lane])
         except RedisError as error:
-            log.warning("broker not reached", extra={"reason": str(error)})
+            log.warning("the broker does not answer: %s", error)
             break
         with transaction(resources.engine) as connection:
             lost = batches.queued_count(connection, lane) > waiting
@@ -115,5 +115,5 @@ def publish(lane: Lane, batch_ids: Sequence[tuple[UUID, str]]) -> None:
                 ignore_result=True,
             )
         except (OperationalError, RedisError, OSError) as error:
-            log.warning("batch not published", extra={"batch": str(batch_id), "reason": str(error)})
+            log.warning("batch %s is not published, beat does it soon: %s", batch_id, error)
             return

@@ -44,10 +44,11 @@ def collect_garbage_rarely() -> None:
 
 @signals.worker_process_init.connect
 def _start_child(**_: Any) -> None:
-    # A supervisor may signal the whole process group. The child finishes what it holds, hands back
-    # the rest, and leaves when its parent tells it: through `stopping`, since billiard replaces any
-    # handler of ours but SIG_IGN. What must die at once gets SIGKILL after the SIGTERM.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    # A supervisor, or a terminal that closes, may signal the whole process group. The child finishes
+    # what it holds, hands back the rest, and leaves when its parent tells it: through `stopping`, since
+    # billiard replaces any handler of ours but SIG_IGN. What must die at once gets SIGKILL after that.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     collect_garbage_rarely()
 
 

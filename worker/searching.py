@@ -72,7 +72,8 @@ def _embedded(resources: Resources, query: str) -> Matrix:
     if not text:
         raise IngestError("the query is empty", "give some words to look for")
     if len(text) > LONGEST_QUERY:
-        raise IngestError(f"the query has {len(text):,} characters; {LONGEST_QUERY:,} are allowed")
+        said = f"the query has {len(text):,} characters; {LONGEST_QUERY:,} are allowed"
+        raise IngestError(said, "give the words that matter")
     vectors = resources.embedder.embed([text])
     if vectors is None:
         raise IngestError("EMBEDDING_PROVIDER is none: texts cannot be embedded", "give a query vector")

@@ -4,13 +4,11 @@ Sources, later ones win: the file the embedded stack leaves in DATA_DIR, `.env`,
 """
 
 import os
-import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from dotenv import dotenv_values
 from pydantic import (
     BeforeValidator,
     Field,
@@ -22,25 +20,17 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from worker.envfile import dot_env, expanded, resolved, settings_files
 from worker.errors import SettingsError
 from worker.types import EmbeddingType
+from worker.urls import broker_fault, postgres_fault
+from worker.urls import masked as masked  # noqa: PLC0414 -- whoever has settings shows where they point
 
 STACK_ENV = "stack.env"
-_POSTGRES_SCHEMES = {
-    "postgres",
-    "postgresql",
-    "postgresql+asyncpg",
-    "postgresql+psycopg",
-    "postgresql+psycopg2",
-}
-_BROKER_SCHEMES = {"redis", "rediss", "redis+socket"}
 # pgvector stores at most this many dimensions a type and indexes at most 2,000 / 4,000 with HNSW
 # (pgvector README, "HNSW"). A column that cannot be indexed is refused.
 _INDEXABLE = {EmbeddingType.VECTOR: 2000, EmbeddingType.HALFVEC: 4000}
 _WORDLLAMA_DIMENSION = 256
-_QUERY = re.compile(r"[?#]")
-_HIGHEST_PORT = 65_535
-_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:]*)(:[0-9]+)?")
 
 Seconds = Annotated[int, Field(gt=0, le=86_400)]
 
@@ -105,12 +95,14 @@ class Settings(BaseSettings):
     index_check_interval: Seconds = 3600
     spares_interval: Seconds = 600
     seal_interval: Seconds = 10
+    compact_interval: Seconds = 300
     purge_interval: Seconds = 3600
     retention_days: Annotated[int, Field(ge=1, le=3650)] = 30
 
     segment_rows: Annotated[int, Field(ge=1, le=10_000_000)] = 20_000
     segment_bytes: Annotated[int, Field(ge=1 << 20, le=1 << 40)] = 128 << 20
     segment_seconds: Seconds = 21_600
+    max_segment_rows: Annotated[int, Field(ge=1, le=1_000_000_000)] = 1_000_000
     max_unsealed_rows: Annotated[int, Field(ge=2, le=100_000_000)] = 80_000
     build_memory_bytes: Annotated[int, Field(ge=1 << 20, le=1 << 40)] | None = None
     build_workers: Annotated[int, Field(ge=0, le=64)] | None = None
@@ -128,18 +120,26 @@ class Settings(BaseSettings):
     @field_validator("database_url", "direct_database_url", "search_database_url", "maintenance_database_url")
     @classmethod
     def _postgres_url(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and not _is_url(value, _POSTGRES_SCHEMES):
-            raise ValueError(
-                "must be a PostgreSQL URL, for example postgresql://user:password@host:5432/database"
-            )
-        return value
+        return None if value is None else _sound(value, postgres_fault)
 
     @field_validator("broker_url")
     @classmethod
     def _redis_url(cls, value: SecretStr) -> SecretStr:
-        if not _is_url(value, _BROKER_SCHEMES):
-            raise ValueError("must be a Redis URL, for example redis://:password@host:6379/0")
+        return _sound(value, broker_fault)
+
+    @field_validator("flower_basic_auth")
+    @classmethod
+    def _logins(cls, value: SecretStr | None) -> SecretStr | None:
+        """Flower compares the whole of a login; it takes several, separated by commas."""
+        logins = [] if value is None else value.get_secret_value().split(",")
+        if not all(user and password for user, _, password in (login.partition(":") for login in logins)):
+            raise ValueError("must be user:password")
         return value
+
+    @field_validator("data_dir")
+    @classmethod
+    def _real_folder(cls, value: Path) -> Path:
+        return expanded(value)
 
     @field_validator("allowed_roots", "allowed_uri_schemes", mode="before")
     @classmethod
@@ -154,7 +154,7 @@ class Settings(BaseSettings):
     @field_validator("allowed_roots")
     @classmethod
     def _real_folders(cls, value: tuple[Path, ...]) -> tuple[Path, ...]:
-        return tuple(root.expanduser().resolve() for root in value)
+        return tuple(resolved(root) for root in value)
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
@@ -195,6 +195,22 @@ class Settings(BaseSettings):
         """The database without a transaction pooler between: migrations, VACUUM, REINDEX."""
         return self.direct_database_url or self.maintenance_database_url or self.database_url
 
+    @property
+    def other_database_urls(self) -> dict[str, SecretStr]:
+        """What is set beside DATABASE_URL, by the names of the settings."""
+        found = {
+            "DIRECT_DATABASE_URL": self.direct_database_url,
+            "MAINTENANCE_DATABASE_URL": self.maintenance_database_url,
+            "SEARCH_DATABASE_URL": self.search_database_url,
+        }
+        return {name: url for name, url in found.items() if url is not None}
+
+    def setting_of(self, url: SecretStr) -> str:
+        """Name the setting that one of our database URLs comes from."""
+        return next(
+            (name for name, other in self.other_database_urls.items() if other is url), "DATABASE_URL"
+        )
+
 
 def read_settings(**overrides: Any) -> Settings:
     """Read and validate the settings; `overrides` win over every source.
@@ -202,9 +218,9 @@ def read_settings(**overrides: Any) -> Settings:
     Raises SettingsError naming each setting that is missing or wrong; values are never printed.
     """
     try:
-        data_dir = Path(os.environ.get("DATA_DIR") or _dot_env().get("DATA_DIR") or ".ingest")
+        data_dir = Path(os.environ.get("DATA_DIR") or dot_env().get("DATA_DIR") or ".ingest")
         return Settings(
-            _env_file=(data_dir / STACK_ENV, ".env"),  # type: ignore[call-arg] # pydantic-settings' own
+            _env_file=settings_files(data_dir, STACK_ENV),  # type: ignore[call-arg] # pydantic-settings' own
             **overrides,
         )
     except ValidationError as error:
@@ -220,18 +236,11 @@ def read_settings(**overrides: Any) -> Settings:
 
 def configured(name: str) -> str | None:
     """Give what the user set for `name` in the environment or in `.env`: not what a running stack left."""
-    for source in (os.environ, _dot_env()):
+    for source in (os.environ, dot_env()):
         for key, value in source.items():
             if key.upper() == name and value:
                 return value
     return None
-
-
-def _dot_env() -> Mapping[str, str | None]:
-    try:
-        return dotenv_values(".env")
-    except OSError as error:
-        raise SettingsError(f".env cannot be read: {error.strerror}", "correct its permissions") from None
 
 
 def configured_urls() -> tuple[SecretStr | None, SecretStr | None]:
@@ -257,6 +266,13 @@ def load_settings() -> Settings:
     return read_settings()
 
 
+def _sound(url: SecretStr, fault_of: Callable[[str], str | None]) -> SecretStr:
+    fault = fault_of(url.get_secret_value())
+    if fault:
+        raise ValueError(fault)
+    return url
+
+
 def _explain(error: ValidationError) -> tuple[str, str]:
     problems = {
         str(item["loc"][0]).upper() if item["loc"] else "": item["msg"].removeprefix("Value error, ")
@@ -267,25 +283,6 @@ def _explain(error: ValidationError) -> tuple[str, str]:
     if missing:
         problems[" and ".join(missing)] = "not set, and no embedded stack is running here"
     text = "; ".join(f"{name}: {what}" if name else what for name, what in problems.items())
-    hint = "set them in the environment or in .env (see .env.example), or start `ingest up`"
+    where = "in the environment or in .env (see .env.example)"
+    hint = f"set them {where}, or start `ingest up`" if missing else f"correct them {where}"
     return f"settings are not usable: {text}", hint
-
-
-def _is_url(value: SecretStr, schemes: set[str]) -> bool:
-    """Tell whether a URL has one of the schemes, and hosts whose ports are numbers."""
-    scheme, _, rest = value.get_secret_value().partition("://")
-    hosts = [_HOST.fullmatch(host) for host in _place(rest).partition("/")[0].split(",")]
-    return scheme in schemes and all(host and int((host[2] or ":0")[1:]) <= _HIGHEST_PORT for host in hosts)
-
-
-def _place(rest: str) -> str:
-    """Give what stands between the last @ and the query: a password may hold any character."""
-    return _QUERY.split(rest.rpartition("@")[2], maxsplit=1)[0]
-
-
-def masked(url: SecretStr | str) -> str:
-    """Render a URL for people: no user, no password, no query."""
-    text = url.get_secret_value() if isinstance(url, SecretStr) else url
-    scheme, _, rest = text.partition("://")
-    place = _place(rest)
-    return f"{scheme}://{place if place and not place.startswith('/') else 'local socket' + place}"

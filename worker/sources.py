@@ -16,6 +16,7 @@ _FINAL = {
     errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ENXIO, errno.EISDIR,
 }  # fmt: skip
 _FILE_URI = "file://"
+_THIS_HOST = re.compile(r"\Alocalhost(?=/)", re.IGNORECASE)  # RFC 8089: as good as no host
 _URI = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 # O_NONBLOCK: opening a FIFO must not wait for its writer; O_NOFOLLOW: the path is resolved already.
 _OPEN_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -40,7 +41,8 @@ def prefixes_of(folder: Path) -> list[str]:
 def local_path(source_path: str) -> Path | None:
     """Give the local path a source path names; None for a URI of another scheme."""
     if source_path.startswith(_FILE_URI):
-        return Path(os.fsdecode(unquote_to_bytes(source_path.removeprefix(_FILE_URI))))
+        written = _THIS_HOST.sub("", source_path.removeprefix(_FILE_URI))
+        return Path(os.fsdecode(unquote_to_bytes(written)))
     return None if is_uri(source_path) else Path(source_path)
 
 
@@ -70,8 +72,9 @@ def check_root(path: Path, settings: Settings) -> str:
     except (OSError, ValueError):  # a loop of links, too long a name, a NUL
         raise DocumentError("unreadable", f"the path cannot be resolved: {str(path)!r}") from None
     if not any(_with_slash(real).startswith(_with_slash(root)) for root in settings.allowed_roots):
+        shown = str(path) if real == str(path) else f"{path}, which leads to {real},"
         raise DocumentError(
-            "outside_roots", f"{path} is outside ALLOWED_ROOTS; add its folder there to ingest it"
+            "outside_roots", f"{shown} is outside ALLOWED_ROOTS; add its folder there to ingest it"
         )
     return real
 

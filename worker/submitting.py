@@ -120,5 +120,5 @@ def _slices(documents: Iterable[Document]) -> Iterator[list[Document]]:
 def _named(what: str, name: str) -> str:
     clean = storable(name)
     if not clean or len(clean) > _LONGEST_NAME:
-        raise IngestError(f"a {what}'s name has 1 to {_LONGEST_NAME} characters")
+        raise IngestError(f"a {what}'s name has 1 to {_LONGEST_NAME} characters", "choose another name")
     return clean

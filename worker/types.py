@@ -49,6 +49,7 @@ class TaskName(StrEnum):
     INDEXES = "maintain.indexes"
     SPARES = "maintain.spares"
     SEAL = "maintain.seal"
+    COMPACT = "maintain.compact"
     PURGE = "maintain.purge"
 
 
@@ -59,6 +60,7 @@ class SegmentState(StrEnum):
     OPEN = "open"
     SEALING = "sealing"
     SEALED = "sealed"
+    MERGING = "merging"
     EMPTIED = "emptied"
     TRASH = "trash"
 

@@ -172,9 +172,11 @@ CREATE TABLE segments (
     state TEXT NOT NULL,
     created_at timestamptz DEFAULT now() NOT NULL,
     updated_at timestamptz DEFAULT now() NOT NULL,
+    sealed_rows bigint,
     CONSTRAINT segments_pkey PRIMARY KEY (segment),
     CONSTRAINT segments_leaf_key UNIQUE (leaf),
-    CONSTRAINT segments_state_check CHECK (state IN ('spare', 'open', 'sealing', 'sealed', 'emptied', 'trash')),
+    CONSTRAINT segments_state_check CHECK (state IN ('spare', 'open', 'sealing', 'sealed', 'merging', 'emptied', 'trash')),
+    CONSTRAINT segments_sealed_rows_check CHECK ((state = 'sealed') = (sealed_rows IS NOT NULL) AND sealed_rows >= 0),
     CONSTRAINT segments_trash_check CHECK ((state = 'trash') = (segment = -1) AND segment >= -1 AND segment <> 0),
     CONSTRAINT segments_leaf_check CHECK (leaf = CASE segment WHEN -1 THEN 'chunks_trash' ELSE 'chunks_s' || lpad(segment::text, greatest(6, length(segment::text)), '0') END)
 );

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -185,6 +186,99 @@ def test_an_interruption_that_python_drops_comes_again() -> None:
     assert (ended.returncode, ended.stderr.splitlines()[-1]) == (-signal.SIGINT, b"KeyboardInterrupt")
 
 
+HOOKED = """
+import signal, sys
+from worker.cli import interruptible
+interruptible()
+class Dropped(KeyboardInterrupt): pass
+class Reading:
+    def __init__(self, what): self.what = what
+    @property
+    def exc_type(self):
+        signal.raise_signal(signal.SIGTERM)  # the next one comes while the first is seen to
+        return KeyboardInterrupt
+try:
+    signal.raise_signal(signal.SIGTERM)
+except KeyboardInterrupt as first:
+    sys.unraisablehook(Reading(first))
+try:
+    signal.pause()
+except KeyboardInterrupt:
+    print("again")
+"""
+
+
+def test_a_burst_of_signals_is_one_interruption() -> None:
+    ended = subprocess.run([sys.executable, "-c", HOOKED], capture_output=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, b"again\n", b"")
+
+
+def test_signals_one_after_the_other_end_a_command_quietly(settings: Settings) -> None:
+    process = subprocess.Popen(
+        command("worker", "search"), stderr=subprocess.PIPE, env={**os.environ, "BROKER_URL": NOWHERE}
+    )
+    assert process.stderr is not None
+    assert b"not ready" in process.stderr.readline()
+    while process.poll() is None:
+        process.send_signal(signal.SIGINT)
+    said = [line for line in process.stderr.read().splitlines() if b"not ready" not in line]
+    assert process.returncode == Exit.INTERRUPTED, said
+    assert [line[:11] for line in said] in ([b"interrupted"], [])
+
+
+def test_ctrl_c_before_the_command_is_loaded_is_quiet(tmp_path: Path) -> None:
+    (tmp_path / "typer.py").write_text("import signal; print('loading', flush=True); signal.pause()")
+    loading = subprocess.Popen(
+        command("--help"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    )
+    assert loading.stdout is not None
+    assert loading.stdout.readline() == b"loading\n"
+    loading.send_signal(signal.SIGINT)
+    assert loading.communicate(timeout=60) == (b"", b"")
+    assert loading.returncode == Exit.INTERRUPTED
+
+
+def test_what_nohup_ignores_stays_ignored() -> None:
+    script = "import signal as s, worker.cli as c; c.interruptible(); s.raise_signal(s.SIGHUP); print('on')"
+    ended = subprocess.run(["nohup", sys.executable, "-c", script], capture_output=True, check=False)
+    assert ended.stdout == b"on\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "said"),
+    [
+        ("add - <&-", Exit.SOURCE, "error: standard input is closed"),
+        ("add - 0> written", Exit.SOURCE, "error: standard input cannot be read"),
+        ("status >&-", Exit.OK, ""),
+        ("status 2>&-", Exit.OK, ""),
+        ("status <&- >&- 2>&-", Exit.OK, ""),
+        ("status > /dev/full", Exit.FINDINGS, "error: the output cannot be written: No space left"),
+        ("search x --json 2> /dev/full", Exit.TIMEOUT, ""),
+        ("--help > /dev/full", Exit.FINDINGS, "error: the output cannot be written: No space left"),
+        ("--help | true", Exit.OK, ""),
+    ],
+)
+def test_standard_streams_that_are_broken_are_no_traceback(
+    settings: Settings, tmp_path: Path, line: str, code: Exit, said: str
+) -> None:
+    environment = {**os.environ, "SEARCH_TIMEOUT_SECONDS": "1", "PYTHONUNBUFFERED": ""}
+    done = subprocess.run(
+        ["sh", "-c", f"{shlex.join(command())} {line}"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=environment,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == code, done.stderr
+    assert done.stderr.startswith(said)
+    assert len(done.stderr.splitlines()) == bool(said)
+
+
 def test_standard_input_keeps_its_bytes_and_metadata(ingest: Run, drain: Drain) -> None:
     added = ingest(
         "add", "-", "--name", "note.md", "--meta", "year=2026", "--meta", "by=me", stdin=b"# Hi\n\xff"
@@ -208,6 +302,7 @@ def test_standard_input_keeps_its_bytes_and_metadata(ingest: Run, drain: Drain) 
         (["add", "pipe"], Exit.SOURCE, "neither a file nor a folder"),
         (["add", "s3://bucket/key"], Exit.SOURCE, "ALLOWED_URI_SCHEMES"),
         (["add", "empty", "--meta", "x"], Exit.USAGE, "KEY=VALUE"),
+        (["add", "empty", "--metadata", "[" * 100_000], Exit.USAGE, "nested so deep"),
         (["retry"], Exit.USAGE, "name documents"),
         (["cancel", "a", "--all"], Exit.USAGE, "not both"),
         (["maintain", "cats"], Exit.USAGE, "one of dispatch"),
@@ -349,7 +444,7 @@ def test_files_become_searchable_and_failures_are_findings(ingest: Run, files: P
     assert ingest("search", "x", "--project", "none").returncode == Exit.USAGE
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_signal_to_the_group_stops_a_busy_worker_in_time(
     start: Start, connection: Connection, tmp_path: Path, number: signal.Signals
 ) -> None:
@@ -360,6 +455,7 @@ def test_signal_to_the_group_stops_a_busy_worker_in_time(
     os.killpg(worker.pid, number)
     # honcho and compose kill what has not ended 5 s and 10 s after they asked
     assert worker.wait(timeout=5) == 0, (tmp_path / "ingest.log").read_text()
+    assert "Restarting" not in (tmp_path / "ingest.log").read_text()
     left = connection.execute(text("SELECT status, count(*) AS documents FROM documents GROUP BY status"))
     counts = {row.status: row.documents for row in left}
     assert counts.get("pending", 0) > 0, "what was not begun went back"
@@ -410,6 +506,42 @@ def test_up_runs_until_it_is_interrupted(
     assert up.wait(timeout=30) == Exit.OK, (tmp_path / "up.log").read_text()
     assert f"http://127.0.0.1:{free_port}" in (tmp_path / "up.log").read_text()
     assert processes_of(settings.data_dir) == []
+
+
+def test_worker_without_standard_streams_works(settings: Settings, connection: Connection) -> None:
+    line = f"exec {shlex.join(command('worker', 'search'))} <&- >&- 2>&-"
+    worker = subprocess.Popen(["sh", "-c", line])
+    until(lambda: worker.poll() is not None or alive(connection, "search"))
+    worker.terminate()
+    assert worker.wait(timeout=30) == Exit.OK
+
+
+def test_up_whose_runner_is_killed_says_so(
+    settings: Settings, connection: Connection, tmp_path: Path, free_port: str
+) -> None:
+    with (tmp_path / "up.log").open("wb") as log:
+        up = subprocess.Popen(
+            command("up"), cwd=tmp_path, stdout=log, stderr=log, env={**os.environ, "FLOWER_PORT": free_port}
+        )
+    until(lambda: up.poll() is not None or alive(connection, "ingest"))
+    os.kill(int((settings.data_dir / "log" / "processes.pid").read_text()), signal.SIGKILL)
+    assert up.wait(timeout=30) == Exit.STACK, (tmp_path / "up.log").read_text()
+    assert "the runner of the Procfile's processes died" in (tmp_path / "up.log").read_text()
+    until(lambda: processes_of(settings.data_dir) == [])
+
+
+@pytest.mark.parametrize(("name", "said"), [("beat", "Sending due task"), ("flower", "Connected to redis")])
+def test_beat_and_flower_stop_when_their_terminal_closes(
+    settings: Settings, tmp_path: Path, free_port: str, name: str, said: str
+) -> None:
+    log = tmp_path / "log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command(name), stdout=output, stderr=output, env={**os.environ, "FLOWER_PORT": free_port}
+        )
+    until(lambda: process.poll() is not None or said in log.read_text())
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(timeout=30) == Exit.OK, log.read_text()
 
 
 @pytest.fixture

@@ -290,6 +290,12 @@ WRONG: list[tuple[str, str]] = [
     ("segments_pkey", _segment(2, "chunks_s000002", "spare")),
     ("segments_state_check", "UPDATE segments SET state = 'full' WHERE segment = 2"),
     ("segments_open_key", "UPDATE segments SET state = 'open' WHERE segment = 2"),
+    ("segments_sealed_rows_check", "UPDATE segments SET state = 'sealed' WHERE segment = 2"),
+    ("segments_sealed_rows_check", "UPDATE segments SET sealed_rows = 1 WHERE segment = 2"),
+    (
+        "segments_sealed_rows_check",
+        "UPDATE segments SET state = 'sealed', sealed_rows = -1 WHERE segment = 2",
+    ),
     ("segments_trash_check", "UPDATE segments SET state = 'trash' WHERE segment = 2"),
     ("segments_trash_check", "UPDATE segments SET state = 'open' WHERE segment = -1"),
     ("segments_trash_check", _segment(0, "chunks_s000000", "spare")),

@@ -517,7 +517,7 @@ def spares(made: int, ready: int) -> dict[str, Any]:
 
 def test_spares_are_made_up_to_their_number(resources: Resources, connection: Connection) -> None:
     assert run_chore(resources, "spares") == spares(0, 3)
-    tell(connection, "UPDATE segments SET state = 'sealed' WHERE segment IN (2, 3)")
+    tell(connection, "UPDATE segments SET state = 'sealed', sealed_rows = 0 WHERE segment IN (2, 3)")
     assert run_chore(resources, "spares") == spares(2, 3)
     assert values(connection, "SELECT leaf FROM segments WHERE state = 'spare' ORDER BY segment") == [
         "chunks_s000004",
@@ -535,7 +535,7 @@ def test_spares_are_made_up_to_their_number(resources: Resources, connection: Co
 def test_a_new_spare_can_be_opened_and_written(
     resources: Resources, connection: Connection, drain: Drain
 ) -> None:
-    tell(connection, "UPDATE segments SET state = 'sealed' WHERE state IN ('open', 'spare')")
+    tell(connection, "UPDATE segments SET state = 'sealed', sealed_rows = 0 WHERE state IN ('open', 'spare')")
     assert run_chore(resources, "spares") == spares(3, 3)
     tell(connection, "UPDATE segments SET state = 'open' WHERE segment = 7")
     submit_texts("a")
@@ -547,7 +547,7 @@ def test_spares_give_way_to_writers_of_documents(
     resources: Resources, connection: Connection, other: Connection
 ) -> None:
     submit_texts("a")
-    tell(connection, "UPDATE segments SET state = 'sealed' WHERE segment IN (2, 3)")
+    tell(connection, "UPDATE segments SET state = 'sealed', sealed_rows = 0 WHERE segment IN (2, 3)")
     tell(other, "UPDATE documents SET updated_at = now()")
     assert run_chore(resources, "spares") == spares(0, 1)
     assert value(connection, "SELECT to_regclass('chunks_s000005') IS NULL")
@@ -556,7 +556,7 @@ def test_spares_give_way_to_writers_of_documents(
 
 
 def test_spares_that_cannot_be_made_fail_the_chore(resources: Resources, connection: Connection) -> None:
-    tell(connection, "UPDATE segments SET state = 'sealed' WHERE segment = 2")
+    tell(connection, "UPDATE segments SET state = 'sealed', sealed_rows = 0 WHERE segment = 2")
     tell(connection, "CREATE TABLE chunks_s000005 (theirs int)")
     with pytest.raises(ProgrammingError, match='relation "chunks_s000005" already exists'):
         run_chore(resources, "spares")

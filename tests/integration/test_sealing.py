@@ -352,7 +352,7 @@ def test_an_index_that_was_finished_is_not_built_again(
     ingested(drain, document("a"))
     seal(resources)
     built = value(connection, "SELECT 'chunks_s000001_embedding_idx'::regclass::oid")
-    connection.execute(text("UPDATE segments SET state = 'sealing' WHERE segment = 1"))
+    connection.execute(text("UPDATE segments SET state = 'sealing', sealed_rows = NULL WHERE segment = 1"))
     assert seal(resources)["sealed"] == ["chunks_s000001"]
     assert value(connection, "SELECT 'chunks_s000001_embedding_idx'::regclass::oid") == built
 

@@ -230,6 +230,24 @@ def test_process_that_dies_ends_the_foreground(data: Path, tmp_path: Path, attac
     assert processes_on(data) == []
 
 
+def test_runner_that_is_killed_ends_the_foreground(data: Path, tmp_path: Path) -> None:
+    running = up(data, procfile(tmp_path, ticking=TICKING))
+    read_until(running, "ticking | tick")
+    os.kill(int((data / "log" / "processes.pid").read_text()), signal.SIGKILL)
+    said, _ = running.communicate(timeout=60)
+    assert "the runner of the Procfile's processes died (exit code -9)" in said
+    assert running.returncode not in {0, Exit.INTERRUPTED}
+    until(lambda: not processes_on(data))
+
+
+def test_full_disk_under_the_log_stops_nothing(tmp_path: Path) -> None:
+    commands, state = procfile(tmp_path, dying=DYING), tmp_path / "state"
+    command = [sys.executable, "-m", "worker.stack", str(commands), str(state)]
+    with Path("/dev/full").open("w") as full:
+        subprocess.run(command, stdout=full, stderr=full, timeout=60, check=False)
+    assert json.loads(state.read_text())["first_stopped"] == {"name": "dying", "returncode": 3}
+
+
 @pytest.mark.parametrize("name", ["valkey", "postgres18"])
 def test_server_that_dies_ends_the_foreground(data: Path, tmp_path: Path, name: str) -> None:
     running = up(data, procfile(tmp_path, ticking=TICKING))

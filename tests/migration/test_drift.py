@@ -133,7 +133,7 @@ CHANGES = [
     ("comments", "COMMENT ON TABLE documents IS 'a remark'"),
     ("comments", "COMMENT ON COLUMN documents.status IS 'a remark'"),
     ("grants", "GRANT SELECT ON chunks_s000001 TO PUBLIC"),
-    ("segments", "UPDATE segments SET state = 'sealed' WHERE segment = 2"),
+    ("segments", "UPDATE segments SET state = 'emptied' WHERE segment = 2"),
     ("embedding space", "UPDATE embedding_space SET dimension = 255"),
     ("extensions", "UPDATE pg_extension SET extversion = '0.8.3' WHERE extname = 'vector'"),
 ]

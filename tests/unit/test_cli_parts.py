@@ -20,6 +20,8 @@ from worker.errors import IngestError, SettingsError
 from worker.producer import Document
 from worker.settings import Settings, read_settings
 
+DEEP = "[" * 100_000
+
 
 def settings(**values: Any) -> Settings:
     return read_settings(database_url="postgresql://u:secret@h/d", broker_url="redis://h", **values)
@@ -30,7 +32,10 @@ def test_metadata_values_are_json_where_they_parse() -> None:
     assert given == {"year": 2027, "name": "a=b", "tags": [1], "kept": True}
 
 
-@pytest.mark.parametrize(("pairs", "document"), [(["x"], None), (["=1"], None), ([], "[]"), ([], "{")])
+@pytest.mark.parametrize(
+    ("pairs", "document"),
+    [(["x"], None), (["=1"], None), ([], "[]"), ([], "{"), ([f"a={DEEP}"], None), ([], DEEP)],
+)
 def test_metadata_that_is_none_is_refused(pairs: list[str], document: str | None) -> None:
     with pytest.raises(IngestError, match="--meta"):
         parse_metadata(pairs, document)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from worker.db import segments
 from worker.db.documents import TRANSITIONS
 from worker.db.models import BATCH_STATES, SEGMENT_STATES, schema
 from worker.types import EmbeddingType
@@ -54,6 +55,11 @@ def drawing(heading: str) -> set[tuple[str, str]]:
 def test_the_drawing_of_documents_is_the_table_of_transitions() -> None:
     allowed = {(before.value, to.value) for to, befores in TRANSITIONS.items() for before in befores}
     assert drawing("Documents") == allowed | {("[*]", "pending")}
+
+
+def test_the_drawing_of_segments_is_the_table_of_transitions() -> None:
+    allowed = {(b.value, to.value) for to, befores in segments.TRANSITIONS.items() for b in befores}
+    assert drawing("Segments") == allowed | {("[*]", "spare"), ("[*]", "trash")}
 
 
 @pytest.mark.parametrize(("heading", "states"), [("Batches", BATCH_STATES), ("Segments", SEGMENT_STATES)])

@@ -23,7 +23,7 @@ from worker.db.engine import (
     violates_constraint,
 )
 from worker.embedded import RunningPostgres
-from worker.errors import DatabaseUnavailableError
+from worker.errors import DatabaseUnavailableError, SchemaError
 from worker.resources import Resources
 from worker.settings import Settings
 
@@ -314,7 +314,32 @@ def test_database_that_refuses_us_is_said_in_one_line(
 )
 def test_hint_follows_what_the_server_says(said: str, hint: str) -> None:
     error = DBAPIError("connect", None, psycopg2.OperationalError(f"{said}\nmore lines"))
-    assert hint in unavailable(SecretStr("postgresql://u:hush@h/d"), error).hint
+    url = SecretStr("postgresql://u:hush@h/d")
+    assert hint in unavailable(url, error).hint
+    assert (
+        hint.replace("DATABASE_URL", "SEARCH_DATABASE_URL")
+        in unavailable(url, error, "SEARCH_DATABASE_URL").hint
+    )
+
+
+def test_reach_names_the_setting_the_url_comes_from() -> None:
+    with pytest.raises(DatabaseUnavailableError) as caught:
+        reach(SecretStr("postgresql://u:hush@127.0.0.1:1/d"), lambda _: None, "SEARCH_DATABASE_URL")
+    assert "127.0.0.1:1/d is not usable" in caught.value.message
+    assert "that SEARCH_DATABASE_URL names" in caught.value.hint
+
+
+def test_role_that_may_not_read_is_said_in_one_line(
+    settings: Settings, administrate: Callable[[str], None]
+) -> None:
+    administrate("CREATE ROLE stranger LOGIN")
+    url = SecretStr(str(driver_url(settings.database_url).set(username="stranger")))
+    try:
+        with pytest.raises(SchemaError) as caught:
+            reach(url, lambda connection: connection.execute(text("SELECT 1 FROM documents")))
+    finally:
+        administrate("DROP ROLE stranger")
+    assert "may not read the schema: permission denied for table documents" in caught.value.message
 
 
 def test_reach_gives_the_answer(settings: Settings) -> None:

@@ -2,17 +2,22 @@
 
 import os
 import pickle
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from celery import Celery
 from hypothesis import example, given
 from hypothesis import settings as limits
 from hypothesis import strategies as st
+from kombu.connection import Connection as BrokerConnection
 from pydantic import SecretStr, ValidationError
+from redis import Redis, RedisError
 from sqlalchemy import make_url
 
+from worker.broker import _redis_url
 from worker.errors import SettingsError
 from worker.settings import (
     STACK_ENV,
@@ -68,6 +73,95 @@ def test_database_url_must_be_one_of_postgresql(monkeypatch: pytest.MonkeyPatch,
 def test_broker_url_must_be_one_of_redis(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     monkeypatch.setenv("BROKER_URL", url)
     assert "BROKER_URL: must be a Redis URL, for example redis://" in refusal()
+
+
+@pytest.mark.parametrize("name", URLS)
+@pytest.mark.parametrize(
+    ("rest", "said"),
+    [
+        ("h/d?sslmode=require&schema=hush", "has an option PostgreSQL does not know: schema"),
+        ("u:a?schema=b@h/d?pgbouncer=hush", "does not know: pgbouncer"),
+        ("h/d?dsn=hush", "does not know: dsn"),
+        ("h/d?schema=hush@hush", "does not know: schema"),
+        ("h/d?a%0Ab=hush", r"does not know: 'a\nb'"),
+        ("/d?host=h&port=hush", "has a port that is no number"),
+        ("h:1,i:2/d", "written ?host=one:5432&host=two:5432"),
+    ],
+)
+def test_option_of_a_database_url_that_its_library_refuses_is_named(
+    monkeypatch: pytest.MonkeyPatch, name: str, rest: str, said: str
+) -> None:
+    monkeypatch.setenv(name, f"postgresql://{rest}")
+    message = refusal()
+    assert f"{name}: " in message
+    assert said in message
+
+
+def clients_take(url: str) -> bool:
+    """Ask those who will connect: our client, Celery's broker, its result backend."""
+    try:
+        pool = Redis.from_url(_redis_url(SecretStr(url))).connection_pool
+        pool.connection_class(**pool.connection_kwargs)
+        BrokerConnection(url)  # type: ignore[no-untyped-call] # kombu's
+        backend = Celery(broker=url, backend=url, set_as_current=False).backend
+        kwargs = backend._create_client(**backend.connparams).connection_pool.connection_kwargs
+        pool.connection_class(**kwargs)
+    except (TypeError, ValueError, KeyError, AttributeError, RedisError):
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("redis://h/0?foo=hush", "has an option that cannot be used with redis:// here: foo"),
+        ("redis://h/0?ssl_cert_reqs=none", "redis:// here: ssl_cert_reqs"),
+        ("redis://h/0?socket_timeout=abc", "redis:// here: socket_timeout"),
+        ("redis://h/0?socket_timeout=5", "redis:// here: socket_timeout"),
+        ("redis://h?db=1", "redis:// here: db"),
+        ("redis://h/abc", "must end in the number of a database"),
+        ("redis://:12/hush@h/0", "in a password, / ? # [ ] are written %2F"),
+        ("redis://:hush#1@h/0", "in a password, / ? # [ ] are written %2F"),
+        ("redis://:[hush@h/0", "in a password, / ? # [ ] are written %2F"),
+        ("rediss://h", "?ssl_cert_reqs=required"),
+        ("rediss://h?ssl_cert_reqs=CERT_NONE", "?ssl_cert_reqs=required"),
+        ("redis+socket:///r.sock?foo=1", "redis+socket:// here: foo"),
+        ("redis+socket:///r.sock?virtual_host=abc", "must have the number of a database"),
+        ("redis+socket://", "must name the socket"),
+    ],
+)
+def test_broker_url_that_one_of_its_clients_refuses_is_refused(
+    monkeypatch: pytest.MonkeyPatch, url: str, said: str
+) -> None:
+    monkeypatch.setenv("BROKER_URL", url)
+    message = refusal()
+    assert "BROKER_URL: " in message
+    assert said in message
+    assert not clients_take(url)
+
+
+@pytest.mark.parametrize("name", ["ALLOWED_ROOTS", "DATA_DIR"])
+def test_home_of_nobody_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "~nouser/x")
+    assert f"{name}: ~nouser is nobody's home folder here" in refusal()
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 13), reason="taken as it stands; nothing is below it")
+def test_root_that_leads_in_a_circle_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    monkeypatch.setenv("ALLOWED_ROOTS", "loop")
+    assert "ALLOWED_ROOTS: loop is a loop of links" in refusal()
+
+
+@pytest.mark.parametrize("value", ["hush", "hush:", ":hush", "user:password,hush"])
+def test_login_without_user_or_password_is_refused(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("FLOWER_BASIC_AUTH", value)
+    assert "FLOWER_BASIC_AUTH: must be user:password" in refusal()
+
+
+def test_several_logins_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLOWER_BASIC_AUTH", "one:a:b,two:c")
+    assert read_settings().flower_basic_auth == SecretStr("one:a:b,two:c")
 
 
 @pytest.mark.parametrize(
@@ -160,6 +254,23 @@ def test_env_file_that_cannot_be_read_as_text_is_named(tmp_path: Path) -> None:
     assert ".env" in refusal()
 
 
+@pytest.mark.parametrize("file", [".env", f"data/{STACK_ENV}"])
+def test_quote_that_is_not_closed_is_named_with_its_file_and_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, file: str
+) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / file).write_text("LOG_LEVEL=INFO\nCHUNK_SIZE='hush\n")
+    monkeypatch.setenv("DATA_DIR", "data")
+    assert f"{file} cannot be read from line 2 on → " in refusal()
+    assert caplog.text == ""
+
+
+def test_quote_that_is_not_closed_is_said_to_who_asks_what_is_configured(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("BROKER_URL='abc\n")
+    with pytest.raises(SettingsError, match="line 1"):
+        configured("DATABASE_URL")
+
+
 def test_settings_do_not_change() -> None:
     settings = read_settings()
     with pytest.raises(ValidationError):
@@ -222,6 +333,9 @@ def test_masked_shows_no_part_of_a_password_the_driver_would_take(middle: str) -
         "postgresql+psycopg2://u:p@h/d",
         "postgresql://u@/d?host=/run/postgresql",
         "postgresql:///d",
+        "postgresql://h1,h2/d?sslmode=require&options=-csearch_path%3Da&target_session_attrs=read-write",
+        "postgresql:///d?host=h1:1&host=h2:2",
+        "postgresql:///d?host=h1,h2&port=1,2",
     ],
 )
 def test_every_spelling_of_a_postgresql_url_is_taken(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
@@ -230,11 +344,26 @@ def test_every_spelling_of_a_postgresql_url_is_taken(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize(
-    "url", ["redis://h", "rediss://:p@h:1/2", "redis+socket:///run/r.sock?virtual_host=1"]
+    "url",
+    [
+        "redis://",
+        "redis://h",
+        "redis://h/",
+        "redis://u:p%2F@h:1/2",
+        "redis://:p@w@[::1]:1/2",
+        "rediss://:p@h:1/2?ssl_cert_reqs=required",
+        "rediss://h?ssl_cert_reqs=none&ssl_check_hostname=false",
+        "rediss://h?ssl_cert_reqs=optional&ssl_ca_certs=a&ssl_certfile=b&ssl_keyfile=c&ssl_password=d",
+        "rediss://h?ssl_cert_reqs=required&ssl_ca_path=a",
+        "rediss://h?ssl_cert_reqs=required&ssl_ca_data=a",
+        "redis+socket:///run/r.sock",
+        "redis+socket:///run/r.sock?virtual_host=1",
+    ],
 )
 def test_every_spelling_of_a_redis_url_is_taken(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     monkeypatch.setenv("BROKER_URL", url)
     assert read_settings().broker_url.get_secret_value() == url
+    assert clients_take(url)
 
 
 def test_direct_url_is_the_nearest_that_is_set() -> None:
@@ -242,6 +371,23 @@ def test_direct_url_is_the_nearest_that_is_set() -> None:
     assert read_settings().direct_url.get_secret_value() == DATABASE
     assert read_settings(maintenance_database_url=upkeep).direct_url == upkeep
     assert read_settings(maintenance_database_url=upkeep, direct_database_url=direct).direct_url == direct
+
+
+def test_url_is_named_by_its_setting() -> None:
+    direct, search = SecretStr("postgresql://direct/d"), SecretStr(DATABASE)
+    settings = read_settings(direct_database_url=direct, search_database_url=search)
+    assert settings.setting_of(settings.direct_url) == "DIRECT_DATABASE_URL"
+    assert settings.setting_of(settings.database_url) == "DATABASE_URL"
+    assert list(settings.other_database_urls) == ["DIRECT_DATABASE_URL", "SEARCH_DATABASE_URL"]
+
+
+def test_data_folder_below_home_is_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / STACK_ENV).write_text("CHUNK_SIZE=100\n")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("DATA_DIR", "~/data")
+    settings = read_settings()
+    assert (settings.data_dir, settings.chunk_size) == (tmp_path / "data", 100)
 
 
 def test_roots_are_real_folders_separated_as_in_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

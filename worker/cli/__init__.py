@@ -1,50 +1,114 @@
-"""The command `ingest`: a module a family of commands; every foreseeable mistake ends in one line."""
+"""The command `ingest`: a module a family of commands; every foreseeable mistake ends in one line.
 
+Until main() answers it, Ctrl-C is a traceback: what takes long to import is imported below, when needed.
+"""
+
+import errno
 import os
 import signal
 import sys
+import time
+from types import FrameType
+from typing import NoReturn
 
-from worker.cli.commands import application
-from worker.cli.output import note
 from worker.errors import BrokerUnavailableError, DocumentError, Exit, IngestError, SchemaError
 
+_OUTPUTS = {1: "stdout", 2: "stderr"}
+_STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_BURST_SECONDS = 0.5
 _AGAIN_SECONDS = 0.05
+# What a write is refused with: a full disk, a terminal that is gone, a stream opened for reading.
+_UNWRITABLE = frozenset({errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF})
 
 
 def main() -> None:
     """Run the command line given to this process; ends it with one of `errors.Exit`."""
-    for stream in (sys.stdout, sys.stderr):
-        # a terminal of another encoding gets escapes, not a traceback
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] # None only under pythonw
-    interruptible()
     try:
+        _open_streams()
+        interruptible()
         code = _run()
         sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = Exit.FINDINGS
-    sys.exit(code)
+    except KeyboardInterrupt:  # before the command began, or again after its end
+        code = Exit.INTERRUPTED
+    except OSError as error:
+        code = _unwritten(error)
+    _end(code)
+
+
+def _open_streams() -> None:
+    """Put the null device where a standard stream is closed: the next file or socket would become it."""
+    while (handle := os.open(os.devnull, os.O_RDWR)) <= max(_OUTPUTS):
+        os.set_inheritable(handle, True)
+    os.close(handle)
+    sys.stdin = sys.stdin or os.fdopen(0)
+    for number, name in _OUTPUTS.items():
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, "w"))
+            setattr(sys, f"__{name}__", getattr(sys, name))  # Celery logs to this one
+    for stream in (sys.stdout, sys.stderr):
+        # a terminal of another encoding gets escapes, not a traceback
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] # another's TextIO
 
 
 def interruptible() -> None:
     """Make SIGTERM and SIGHUP what Ctrl-C is, and none of them lost; what needs another answer sets its own.
 
-    An interruption is an exception wherever the program happens to be. In a destructor or a weak
+    What our parent ignores stays ignored: `nohup` asks for it.
+    """
+    interruption = _Interruption()
+    for number in (*_STOPPING, signal.SIGALRM):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, interruption.raised)
+    sys.unraisablehook = interruption.dropped
+
+
+class _Interruption:
+    """A KeyboardInterrupt wherever the program happens to be: one for signals in quick succession.
+
+    The second of an impatient user would fall into the answer to the first. In a destructor or a weak
     reference's callback (the import system has some) Python prints and drops it: then it comes again.
     """
-    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGALRM):
-        signal.signal(number, signal.default_int_handler)
-    sys.unraisablehook = _dropped
+
+    def __init__(self) -> None:
+        self._deaf_until = 0.0
+
+    def raised(self, number: int, _frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if now >= self._deaf_until or number == signal.SIGALRM:
+            self._deaf_until = now + _BURST_SECONDS
+            raise KeyboardInterrupt
+
+    def dropped(self, what: "sys.UnraisableHookArgs") -> None:
+        if issubclass(what.exc_type, KeyboardInterrupt):
+            signal.setitimer(signal.ITIMER_REAL, _AGAIN_SECONDS)
+        else:
+            sys.__unraisablehook__(what)
 
 
-def _dropped(what: "sys.UnraisableHookArgs") -> None:
-    if issubclass(what.exc_type, KeyboardInterrupt):
-        signal.setitimer(signal.ITIMER_REAL, _AGAIN_SECONDS)
-    else:
-        sys.__unraisablehook__(what)
+def _unwritten(error: OSError) -> Exit:
+    """Say that there is no room for the output. Who closes a pipe knows; another error is our fault."""
+    if error.filename is not None or error.errno not in _UNWRITABLE:
+        raise error
+    if error.errno != errno.EPIPE:
+        _failed(f"the output cannot be written: {error.strerror} → write it elsewhere")
+    return Exit.FINDINGS
+
+
+def _end(code: int) -> NoReturn:
+    """End this process. What cannot be written is dropped; an interruption comes too late."""
+    for number in (*_STOPPING, signal.SIGALRM):
+        signal.signal(number, signal.SIG_IGN)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    sys.exit(code)
 
 
 def _run() -> int:
+    from worker.cli.commands import application
+
     try:
         application()()
     except SystemExit as end:
@@ -61,12 +125,16 @@ def _run() -> int:
 
 
 def _ended(code: object) -> int:
+    from worker.cli.output import note
+
     if code == Exit.INTERRUPTED:
         note("interrupted; what was submitted is safe and goes on")
     return code if isinstance(code, int) else Exit.OK
 
 
 def _failed(error: IngestError | str, code: Exit = Exit.USAGE) -> int:
+    from worker.cli.output import note
+
     note(f"error: {error}")
     return error.exit_code if isinstance(error, IngestError) else code
 

@@ -8,13 +8,27 @@ from uuid import UUID
 
 import typer
 
-from worker.cli.output import AsJson, Project, Tenant, count, emit, say
+from worker.cli.output import AsJson, Project, Tenant, count, emit, printable, say
 from worker.cli.status import WHERE_TO_LOOK, NotFoundError, nothing_matched
-from worker.errors import IngestError
+from worker.errors import Exit, IngestError
 
 Documents = Annotated[list[str], typer.Argument(metavar="DOCUMENT…", help="Ids or paths.")]
 SomeDocuments = Annotated[list[str] | None, typer.Argument(metavar="[DOCUMENT…]", help="Ids or paths.")]
 All = Annotated[bool, typer.Option("--all", help="All of the project, or of none.")]
+
+_SHOWN = 3
+_NEEDED = {
+    "tried again": "only what has failed or was cancelled is tried again",
+    "cancelled": "only what is not settled can be cancelled; `ingest delete` takes it out of searches",
+    "deleted": "`ingest restore` brings back what is deleted",
+    "restored": "only what is deleted comes back, where no newer document has its path",
+}
+
+
+class NothingToDoError(IngestError):
+    """The documents are there, and none of them is in a state that the command changes."""
+
+    exit_code = Exit.FINDINGS
 
 
 def register(app: typer.Typer) -> None:
@@ -107,9 +121,22 @@ def _report(
     if as_json:
         emit({"documents": changed})
     if changed == 0:
-        raise NotFoundError(f"nothing {done}: {nothing_matched(names, tenant, project)}", WHERE_TO_LOOK)
+        raise _nothing(done, names, tenant, project)
     if not as_json:
         say(f"{count(changed, 'document')} {done}")
+
+
+def _nothing(done: str, names: Sequence[str] | None, tenant: str, project: str | None) -> IngestError:
+    """Tell documents that are not there from those that need nothing."""
+    from worker import producer
+
+    rows = producer.find(spellings(names), tenant=tenant, project=project) if names else ()
+    if not rows:
+        return NotFoundError(f"nothing {done}: {nothing_matched(names, tenant, project)}", WHERE_TO_LOOK)
+    newest = {row.source_path: "deleted" if row.deleted_at else row.status for row in reversed(rows)}
+    states = [f"{printable(path)} is {state}" for path, state in newest.items()]
+    more = "…" if len(states) > _SHOWN else ""
+    return NothingToDoError(f"nothing {done}: {', '.join(states[:_SHOWN])}{more}", _NEEDED[done])
 
 
 def spellings(names: Sequence[str]) -> list[str]:
@@ -119,8 +146,9 @@ def spellings(names: Sequence[str]) -> list[str]:
     given: list[str] = []
     for name in names:
         given.append(name)
-        if not sources.is_uri(name) and not _is_id(name):
-            given.append(sources.source_path_of(Path(os.path.abspath(name))))  # noqa: PTH100 -- links stay
+        path = None if _is_id(name) else sources.local_path(name)
+        if path is not None:
+            given.append(sources.source_path_of(Path(os.path.abspath(path))))  # noqa: PTH100 -- links stay
     return given
 
 

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from pydantic import SecretStr
 from redis import RedisError
 
 from worker import broker
 from worker.db import overview, schema
 from worker.db.engine import reach
-from worker.errors import BrokerUnavailableError, DatabaseUnavailableError
+from worker.errors import BrokerUnavailableError, IngestError
 from worker.settings import Settings, masked
 
 _LITTLE_SHARE = 0.05
@@ -46,7 +47,7 @@ class Server:
 
 
 def ask_server(settings: Settings) -> Server:
-    """Ask the database server. Raises DatabaseUnavailableError."""
+    """Ask the database server. Raises DatabaseUnavailableError and SchemaError."""
     return reach(
         settings.database_url,
         lambda connection: Server(
@@ -61,11 +62,28 @@ def check_database(settings: Settings) -> tuple[Server | None, list[Finding]]:
     """Look at the server, the extension and the schema's revision."""
     try:
         server = ask_server(settings)
-    except DatabaseUnavailableError as error:
+    except IngestError as error:
         names = ("pgvector", "migrations")
         return None, [Finding("database", State.FAILED, error.message, error.hint), *map(unchecked, names)]
     where = f"PostgreSQL {server.version} at {masked(settings.database_url)}"
     return server, [Finding("database", State.OK, where), check_pgvector(server), check_revision(server)]
+
+
+def check_other_databases(settings: Settings) -> list[Finding]:
+    """Look at each database URL beside DATABASE_URL: maintenance and searches use theirs alone."""
+    return [_check_other(name, url) for name, url in settings.other_database_urls.items()]
+
+
+def _check_other(setting: str, url: SecretStr) -> Finding:
+    name = setting.removesuffix("_DATABASE_URL").lower() + " database"
+    try:
+        migrated = reach(url, schema.shows_tables, setting)
+    except IngestError as error:
+        return Finding(name, State.FAILED, error.message, error.hint)
+    if not migrated:
+        seen = f"{masked(url)} shows no tables of ingest-worker"
+        return Finding(name, State.FAILED, seen, f"name the database of DATABASE_URL in {setting}")
+    return Finding(name, State.OK, masked(url))
 
 
 def unchecked(name: str) -> Finding:

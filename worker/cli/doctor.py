@@ -55,6 +55,7 @@ def _examine_servers(settings: "Settings") -> "list[Finding]":
     from worker.cli import checks, vitals
 
     server, found = checks.check_database(settings)
+    found += checks.check_other_databases(settings)
     migrated = server is not None and checks.check_revision(server).state == "ok"
     try:
         found += vitals.check_vitals(settings, migrated=migrated)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
 from worker import sources
@@ -87,7 +87,8 @@ def check_path(path: Path, settings: Settings) -> Path:
     except FileNotFoundError:
         raise SourceError(f"there is no file or folder {shown}", "check the path") from None
     except (OSError, ValueError) as error:
-        raise SourceError(f"{shown} cannot be read: {getattr(error, 'strerror', error)}") from None
+        said = f"{shown} cannot be read: {getattr(error, 'strerror', error)}"
+        raise SourceError(said, "check the path") from None
     _check_root(absolute, shown, settings)
     if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
         raise SourceError(f"{shown} is neither a file nor a folder", "pipe its content: `… | ingest add -`")
@@ -102,7 +103,8 @@ def _check_root(path: Path, shown: str, settings: Settings) -> None:
     except DocumentError as error:
         if error.code != "outside_roots":
             raise
-        folder = printable(str(path if path.is_dir() else path.parent))
+        target = Path(os.path.realpath(path))  # what a link leads to is what must be allowed
+        folder = printable(str(target if target.is_dir() else target.parent))
         raise SourceError(
             f"{shown} is outside ALLOWED_ROOTS ({os.pathsep.join(map(str, settings.allowed_roots))})",
             f"add {folder} to ALLOWED_ROOTS, here and for the workers",
@@ -110,10 +112,19 @@ def _check_root(path: Path, shown: str, settings: Settings) -> None:
 
 
 def _read_stdin(limit: int) -> bytes:
-    content = sys.stdin.buffer.read(limit + 1)
+    try:
+        content = _open_stdin().read(limit + 1)
+    except OSError as error:
+        raise SourceError(f"standard input cannot be read: {error.strerror}", "pipe text into it") from None
     if len(content) > limit:
         raise SourceError(f"standard input has more than {limit:,} bytes", "raise MAX_DOCUMENT_BYTES")
     return content
+
+
+def _open_stdin() -> BinaryIO:
+    if sys.__stdin__ is None:  # sys.stdin is the null device then, and an empty document nobody meant
+        raise SourceError("standard input is closed", "pipe text into it: `… | ingest add -`")
+    return sys.stdin.buffer
 
 
 def _found(file: Found, metadata: Mapping[str, Any]) -> Document:
@@ -128,15 +139,23 @@ def parse_metadata(pairs: Sequence[str], document: str | None) -> dict[str, Any]
         if not key or not equals:
             raise IngestError(f"--meta {pair!r} is not KEY=VALUE", "for example --meta year=2026")
         try:
-            metadata[key] = json.loads(value)
+            metadata[key] = _read_json(value)
         except ValueError:
             metadata[key] = value
     return metadata
 
 
+def _read_json(text: str) -> Any:
+    """Read JSON. Raises ValueError, or IngestError for what is nested deeper than Python reads."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise IngestError("--meta and --metadata cannot be nested so deep", "nest it less") from None
+
+
 def _parse_object(document: str) -> dict[str, Any]:
     try:
-        value = json.loads(document)
+        value = _read_json(document)
     except ValueError as error:
         raise IngestError(
             f"--metadata is not JSON: {error}", "for example --metadata '{\"year\": 2026}'"

@@ -1,11 +1,14 @@
 """`ingest maintain`: run a chore of the schedule now."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from worker.cli.output import AsJson, columns, emit, say
 from worker.errors import Exit, IngestError
+
+if TYPE_CHECKING:  # imports cost, and --help must not
+    from worker.settings import Settings
 
 
 def register(app: typer.Typer) -> None:
@@ -14,7 +17,9 @@ def register(app: typer.Typer) -> None:
 
 
 def maintain(
-    name: Annotated[str, typer.Argument(help="dispatch, rescue, vacuum, indexes, spares, seal or purge.")],
+    name: Annotated[
+        str, typer.Argument(help="dispatch, rescue, vacuum, indexes, spares, seal, compact or purge.")
+    ],
     *,
     as_json: AsJson = False,
 ) -> None:
@@ -24,6 +29,7 @@ def maintain(
 
     if name not in CHORES:
         raise IngestError(f"there is no chore {name!r}", f"one of {', '.join(CHORES)}")
+    _require_servers(name, resources().settings)
     did = run_chore(resources(), name)
     if as_json:
         emit(did)
@@ -33,6 +39,19 @@ def maintain(
         columns([(key, _shown(value)) for key, value in did.items()])
     if did["outcome"] == "locked":
         raise typer.Exit(Exit.FINDINGS)
+
+
+def _require_servers(name: str, settings: "Settings") -> None:
+    """Name the server that is away and its setting: the schedule's own run may wait for it, a person not.
+
+    Raises DatabaseUnavailableError and BrokerUnavailableError.
+    """
+    from worker.broker import require_broker
+    from worker.db.engine import reach
+
+    reach(settings.direct_url, lambda _: None, settings.setting_of(settings.direct_url))
+    if name == "dispatch":
+        require_broker(settings)
 
 
 def _shown(value: object) -> object:

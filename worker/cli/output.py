@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,8 +22,9 @@ def say(line: str = "") -> None:
 
 
 def note(line: str) -> None:
-    """Write a remark beside the result."""
-    typer.echo(line, err=True)
+    """Write a remark beside the result; where that is impossible, the work goes on without it."""
+    with suppress(OSError):
+        typer.echo(line, err=True)
 
 
 def emit(value: Any) -> None:

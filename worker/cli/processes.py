@@ -1,7 +1,10 @@
 """`ingest worker`, `beat`, `flower`: the processes of the Procfile, each Celery in this process."""
 
 import os
+import signal
+from collections.abc import Callable
 from enum import StrEnum
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -46,9 +49,17 @@ def worker(kind: Annotated[Kind, typer.Argument(help="Which work it takes.")]) -
 
     # not app.worker_main: that imports every command of Celery and Flower, which takes longer than our own
     process = app.Worker(**worker_options(kind, settings))
+    process.install_platform_tweaks = partial(_install_signals, process.install_platform_tweaks)
     process.start()
     if process.exitcode and state.should_stop is None:  # Celery gives Ctrl-C, too, the code of a failure
         raise StackError("the worker could not go on", "its log says why; start it again")
+
+
+def _install_signals(celerys: Callable[[Any], None], process: Any) -> None:
+    """Set up signals as Celery does, but stop at SIGHUP: without a terminal Celery would start anew."""
+    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    celerys(process)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.getsignal(signal.SIGTERM))
 
 
 def worker_options(kind: Kind, settings: "Settings") -> dict[str, Any]:
@@ -70,7 +81,7 @@ def worker_options(kind: Kind, settings: "Settings") -> dict[str, Any]:
 
 def _concurrency(kind: Kind, settings: "Settings") -> int:
     """Give the pool processes of a worker. A long chore (seal, vacuum) must not keep rescue from its turn."""
-    return {Kind.INGEST: settings.ingest_concurrency, Kind.SEARCH: 1, Kind.MAINTENANCE: 3}[kind]
+    return {Kind.INGEST: settings.ingest_concurrency, Kind.SEARCH: 1, Kind.MAINTENANCE: 4}[kind]
 
 
 def beat() -> None:
@@ -92,11 +103,15 @@ def flower() -> None:
     require_auth(load_settings())
     settings = prepare()
     export(flower_environment(settings))
+    from click import Abort
+
     from worker.app import app
 
     log.info("Flower at http://%s:%s", settings.flower_address, settings.flower_port)
     try:
         app.start(["--quiet", "flower"])
+    except Abort:  # click's word for Ctrl-C before Flower answers it
+        raise KeyboardInterrupt from None
     except OSError as error:
         raise StackError(
             f"port {settings.flower_port}, meant for Flower, cannot be used: {error.strerror}",

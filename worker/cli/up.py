@@ -19,10 +19,7 @@ def up() -> None:
     from worker.cli.session import greeting, open_stack, stack_settings
 
     settings = stack_settings()
-    try:
-        with open_stack(settings) as stack:
-            say(greeting(settings))
-            code = stack.run_foreground()
-    except KeyboardInterrupt:
-        code = Exit.INTERRUPTED
+    with open_stack(settings) as stack:
+        say(greeting(settings))
+        code = stack.run_foreground()
     raise typer.Exit(Exit.OK if code == Exit.INTERRUPTED else code)

@@ -1,11 +1,17 @@
 """The vector index of a leaf: built in bulk, beside readers and writers, and never left half done."""
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Row, text
+from sqlalchemy.exc import DBAPIError
 
+from worker.db.engine import lacks_memory
+from worker.settings import Settings
 from worker.types import EmbeddingType
+
+log = logging.getLogger(__name__)
 
 # The cosine operator class of each column type (pgvector README, "HNSW").
 _OPERATORS = {EmbeddingType.VECTOR: "vector_cosine_ops", EmbeddingType.HALFVEC: "halfvec_cosine_ops"}
@@ -25,25 +31,30 @@ def is_valid(connection: Connection, leaf: str) -> bool | None:
     return None if valid is None else bool(valid)
 
 
-def drop(connection: Connection, leaf: str) -> None:
-    """Drop a leaf's vector index. Call it outside a transaction."""
-    connection.execute(text(f"DROP INDEX CONCURRENTLY IF EXISTS {index_name(leaf)}"))
+def complete(connection: Connection, leaf: str, settings: Settings) -> None:
+    """Build a leaf's vector index, in place of what an interrupted build left. Not in a transaction.
 
-
-def build(
-    connection: Connection, leaf: str, column_type: EmbeddingType, *, m: int, ef_construction: int
-) -> None:
-    """Build a leaf's vector index. Call it outside a transaction, with no index of that name there.
-
-    CONCURRENTLY: plain CREATE INDEX keeps deletions waiting, and took no less time where it was
-    measured. It waits for the transactions that are older than itself. Where it fails it leaves an
-    invalid index behind.
+    Where the server has no memory to share among parallel workers (/dev/shm, which containers keep
+    small), one process builds.
     """
+    try:
+        _build(connection, leaf, settings)
+    except DBAPIError as error:
+        if not (lacks_memory(error) and _is_parallel(connection)):
+            raise
+        log.warning("no memory for a parallel build of %s: built by one process", leaf)
+        connection.execute(text("SET max_parallel_maintenance_workers = 0"))
+        _build(connection, leaf, settings)
+
+
+def _build(connection: Connection, leaf: str, settings: Settings) -> None:
+    """CONCURRENTLY: plain CREATE INDEX keeps deletions waiting, and took no less time where measured."""
+    connection.execute(text(f"DROP INDEX CONCURRENTLY IF EXISTS {index_name(leaf)}"))
     connection.execute(
         text(f"""
             CREATE INDEX CONCURRENTLY {index_name(leaf)} ON {leaf}
-            USING hnsw (embedding {_OPERATORS[column_type]})
-            WITH (m = {int(m)}, ef_construction = {int(ef_construction)})""")
+            USING hnsw (embedding {_OPERATORS[settings.embedding_type]})
+            WITH (m = {settings.hnsw_m}, ef_construction = {settings.hnsw_ef_construction})""")
     )
 
 
@@ -56,18 +67,12 @@ def prepare(connection: Connection, wait_seconds: int, memory_bytes: int | None,
         connection.execute(text(f"SET max_parallel_maintenance_workers = {int(workers)}"))
 
 
-def use_one_process(connection: Connection) -> None:
-    """Build without parallel workers, and so without shared memory, in this session."""
-    connection.execute(text("SET max_parallel_maintenance_workers = 0"))
-
-
 def analyze(connection: Connection, leaf: str) -> None:
     """Bring the planner's statistics of a leaf up to date."""
     connection.execute(text(f"ANALYZE {leaf}"))
 
 
-def is_parallel(connection: Connection) -> bool:
-    """Tell whether this session's builds may use parallel workers."""
+def _is_parallel(connection: Connection) -> bool:
     workers = connection.execute(text("SHOW max_parallel_maintenance_workers")).scalar_one()
     return int(workers) > 0
 

@@ -6,10 +6,10 @@ from typing import TypeVar
 
 from pydantic import SecretStr
 from sqlalchemy import URL, Connection, Engine, create_engine, make_url, pool, text
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, ProgrammingError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from worker.errors import DatabaseUnavailableError
+from worker.errors import DatabaseUnavailableError, SchemaError
 from worker.settings import Settings, masked
 
 T = TypeVar("T")
@@ -62,7 +62,7 @@ def single_connection_engine(url: SecretStr, application: str = "ingest") -> Eng
 
 
 @contextmanager
-def transaction(engine: Engine, statement_seconds: int = 60) -> Iterator[Connection]:
+def transaction(engine: Engine, statement_seconds: int = 60, lock_seconds: int = 5) -> Iterator[Connection]:
     """Run one bounded transaction: commits at the end, rolls back on any exception.
 
     SET LOCAL keeps the limits right behind a transaction pooler.
@@ -70,7 +70,8 @@ def transaction(engine: Engine, statement_seconds: int = 60) -> Iterator[Connect
     with engine.begin() as connection:
         connection.execute(
             text(
-                f"SET LOCAL statement_timeout = '{statement_seconds}s'; SET LOCAL lock_timeout = '5s';"
+                f"SET LOCAL statement_timeout = '{statement_seconds}s';"
+                f" SET LOCAL lock_timeout = '{lock_seconds}s';"
                 " SET LOCAL idle_in_transaction_session_timeout = '60s'"
             )
         )
@@ -105,26 +106,34 @@ def describe(error: BaseException) -> str:
     return lines[0].strip() if lines else type(error).__name__
 
 
-def reach(url: SecretStr, question: Callable[[Connection], T]) -> T:
-    """Ask one question over a fresh connection.
+def reach(url: SecretStr, question: Callable[[Connection], T], setting: str = "DATABASE_URL") -> T:
+    """Ask one question over a fresh connection; `setting` is the one the URL comes from.
 
-    Raises DatabaseUnavailableError when the server cannot be reached or refuses us.
+    Raises DatabaseUnavailableError when the server cannot be reached or refuses us, SchemaError when it
+    lets us in and our role may not ask this.
     """
     try:
         with single_connection_engine(url).connect() as connection:
             return question(connection)
     except OperationalError as error:
-        raise unavailable(url, error) from None
+        raise unavailable(url, error, setting) from None
+    except ProgrammingError as error:
+        raise SchemaError(
+            f"the database's role may not read the schema: {describe(error)}",
+            f"grant it the tables of ingest-worker, or correct {setting}",
+        ) from None
 
 
-def unavailable(url: SecretStr, error: SQLAlchemyError) -> DatabaseUnavailableError:
+def unavailable(
+    url: SecretStr, error: SQLAlchemyError, setting: str = "DATABASE_URL"
+) -> DatabaseUnavailableError:
     """Turn a failed connection into one line that says what to do."""
     said = describe(error)
-    hint = "check that PostgreSQL runs there and that DATABASE_URL names its host and port"
+    hint = f"check that PostgreSQL runs there and that {setting} names its host and port"
     for sign, mend in (
-        ("password authentication failed", "correct the user or password in DATABASE_URL"),
-        ("no password supplied", "put the password into DATABASE_URL"),
-        ("does not exist", "correct the database or user name in DATABASE_URL, or create it"),
+        ("password authentication failed", f"correct the user or password in {setting}"),
+        ("no password supplied", f"put the password into {setting}"),
+        ("does not exist", f"correct the database or user name in {setting}, or create it"),
         ("QueuePool limit", "raise DATABASE_POOL_SIZE, or ask for less at once"),
         ("too many clients", "lower the worker count or raise max_connections"),
     ):

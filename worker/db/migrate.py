@@ -61,7 +61,8 @@ def migrate(
         raise SchemaError(f"there is no such migration: {error}", "run `ingest migrate`") from None
     except DBAPIError as error:
         code = getattr(error.orig, "pgcode", None)
-        raise (unavailable(url, error) if _is_connection_trouble(code) else _refused(code, error)) from None
+        away = _is_connection_trouble(code)
+        raise (unavailable(url, error, settings.setting_of(url)) if away else _refused(code, error)) from None
 
 
 def _is_connection_trouble(code: str | None) -> bool:

@@ -323,6 +323,7 @@ def _segments(metadata: MetaData) -> None:
         Column("leaf", Text, nullable=False),
         Column("state", Text, nullable=False),
         *_times(),
+        Column("sealed_rows", BigInteger),
         PrimaryKeyConstraint("segment", name="segments_pkey"),
         UniqueConstraint("leaf", name="segments_leaf_key"),
         _check(_one_of("state", SEGMENT_STATES), "segments_state_check"),
@@ -333,6 +334,10 @@ def _segments(metadata: MetaData) -> None:
             "leaf = CASE segment WHEN -1 THEN 'chunks_trash'"
             " ELSE 'chunks_s' || lpad(segment::text, greatest(6, length(segment::text)), '0') END",
             "segments_leaf_check",
+        ),
+        _check(
+            "(state = 'sealed') = (sealed_rows IS NOT NULL) AND sealed_rows >= 0",
+            "segments_sealed_rows_check",
         ),
         Index("segments_open_key", "state", unique=True, postgresql_where=text("state = 'open'")),
     )

@@ -12,13 +12,16 @@ from worker.types import SegmentState
 VISIBLE = (SegmentState.OPEN, SegmentState.SEALING, SegmentState.SEALED)
 # Without a vector index: searched exactly.
 UNSEALED = (SegmentState.OPEN, SegmentState.SEALING)
-# The one state each may be entered from. The trash and the first open one are made by the migration.
-TRANSITIONS: Mapping[SegmentState, SegmentState] = {
-    SegmentState.OPEN: SegmentState.SPARE,
-    SegmentState.SEALING: SegmentState.OPEN,
-    SegmentState.SEALED: SegmentState.SEALING,
-    SegmentState.EMPTIED: SegmentState.SEALED,
-    SegmentState.SPARE: SegmentState.EMPTIED,
+# Where chunks are that a deletion must reach: a merge copies them before it is seen.
+HOLDING = (*VISIBLE, SegmentState.MERGING)
+# The states each may be entered from. The trash and the first open one are made by the migration.
+TRANSITIONS: Mapping[SegmentState, tuple[SegmentState, ...]] = {
+    SegmentState.OPEN: (SegmentState.SPARE,),
+    SegmentState.SEALING: (SegmentState.OPEN,),
+    SegmentState.MERGING: (SegmentState.SPARE,),
+    SegmentState.SEALED: (SegmentState.SEALING, SegmentState.MERGING),
+    SegmentState.EMPTIED: (SegmentState.SEALED, SegmentState.MERGING),
+    SegmentState.SPARE: (SegmentState.EMPTIED,),
 }
 _OPEN_TRIES = 10
 
@@ -33,6 +36,11 @@ class Segment(NamedTuple):
 def visible(connection: Connection) -> list[int]:
     """Give the segments a search sees. Read them in the snapshot the search runs in."""
     return [found.segment for found in in_state(connection, *VISIBLE)]
+
+
+def holding(connection: Connection) -> list[int]:
+    """Give the segments that hold live chunks or copies of them, to be seen or not."""
+    return [found.segment for found in in_state(connection, *HOLDING)]
 
 
 def in_state(connection: Connection, *states: SegmentState) -> list[Segment]:
@@ -69,15 +77,32 @@ def await_writers(connection: Connection, segment: int) -> None:
     )
 
 
-def advance(connection: Connection, segment: int, to: SegmentState) -> bool:
-    """Move a segment to its next state; False where it is not in the one before."""
+def advance(connection: Connection, segment: int, to: SegmentState, rows: int | None = None) -> bool:
+    """Move a segment to its next state; False where it is in none before it. `rows`: of a sealed one."""
     moved = connection.execute(
         text("""
-            UPDATE segments SET state = :to, updated_at = now()
-            WHERE segment = :segment AND state = :from_state"""),
-        {"segment": segment, "to": to.value, "from_state": TRANSITIONS[to].value},
+            UPDATE segments SET state = :to, sealed_rows = :rows, updated_at = clock_timestamp()
+            WHERE segment = :segment AND state = ANY(:from_states)"""),
+        {
+            "segment": segment,
+            "to": to.value,
+            "rows": rows,
+            "from_states": [state.value for state in TRANSITIONS[to]],
+        },
     )
     return moved.rowcount == 1
+
+
+def take_spare(connection: Connection, to: SegmentState) -> Segment | None:
+    """Put the first spare leaf to use; None where none is ready."""
+    row = connection.execute(
+        text("""
+            SELECT segment, leaf FROM segments WHERE state = 'spare' AND to_regclass(leaf) IS NOT NULL
+            ORDER BY segment LIMIT 1 FOR NO KEY UPDATE""")
+    ).one_or_none()
+    if row is None or not advance(connection, row.segment, to):
+        return None
+    return Segment(row.segment, row.leaf)
 
 
 def open_next(connection: Connection) -> Segment | None:
@@ -85,16 +110,13 @@ def open_next(connection: Connection) -> Segment | None:
 
     Nobody waits for it: writers lock the open segment's key, which this does not change.
     """
-    spare = connection.execute(
-        text("""
-            SELECT segment FROM segments WHERE state = 'spare' AND to_regclass(leaf) IS NOT NULL
-            ORDER BY segment LIMIT 1 FOR NO KEY UPDATE""")
-    ).scalar_one_or_none()
-    closed = in_state(connection, SegmentState.OPEN)
-    if spare is None or not closed or not advance(connection, closed[0].segment, SegmentState.SEALING):
-        return None
-    advance(connection, spare, SegmentState.OPEN)
-    return closed[0]
+    for closed in in_state(connection, SegmentState.OPEN):
+        with connection.begin_nested() as trial:
+            advance(connection, closed.segment, SegmentState.SEALING)
+            if take_spare(connection, SegmentState.OPEN):
+                return closed
+            trial.rollback()
+    return None
 
 
 class Fill(NamedTuple):
@@ -119,13 +141,25 @@ def fill(connection: Connection, most_rows: int) -> Fill:
                    coalesce(pg_table_size(to_regclass(leaf)), 0) AS size_bytes
             FROM segments WHERE state = 'open'""")
     ).one()
-    rows = max(_counted(connection, row.leaf, most_rows), row.live) if row.there else None
+    rows = max(counted(connection, row.leaf, most_rows), row.live) if row.there else None
     return Fill(rows, int(row.size_bytes), float(row.age))
 
 
-def _counted(connection: Connection, leaf: str, most: int) -> int:
+def counted(connection: Connection, leaf: str, most: int | None = None) -> int:
+    """Count the rows of a leaf, at most `most`."""
     statement = f"SELECT count(*) FROM (SELECT 1 FROM {leaf} LIMIT :most) AS counted"
     return int(connection.execute(text(statement), {"most": most}).scalar_one())
+
+
+def sealed_size(connection: Connection, sealed: Segment) -> tuple[int, int]:
+    """Give (rows when it was sealed, rows that live by the server's statistics)."""
+    row = connection.execute(
+        text("""
+            SELECT sealed_rows, coalesce(pg_stat_get_live_tuples(to_regclass(leaf)), 0) AS live
+            FROM segments WHERE segment = :segment"""),
+        {"segment": sealed.segment},
+    ).one()
+    return int(row.sealed_rows), min(int(row.live), int(row.sealed_rows))
 
 
 def unsealed_rows(connection: Connection) -> int:

@@ -11,7 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from worker.db import operations
 from worker.db.engine import describe, single_connection_engine
-from worker.maintenance import backlog, indexes, purge, rescue, seal, spares, vacuum
+from worker.maintenance import backlog, compact, indexes, purge, rescue, seal, spares, vacuum
 from worker.resources import Resources
 
 log = logging.getLogger(__name__)
@@ -27,6 +27,7 @@ CHORES: dict[str, Chore] = {
     "indexes": indexes.run,
     "spares": spares.run,
     "seal": seal.run,
+    "compact": compact.run,
     "purge": purge.run,
 }
 

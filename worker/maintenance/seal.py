@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from worker.db import builds, segments
-from worker.db.engine import lacks_memory, transaction
+from worker.db.engine import transaction
 from worker.db.segments import Segment
 from worker.dispatch import fill_window
 from worker.maintenance import spares
@@ -81,29 +81,7 @@ def is_full(fill: segments.Fill, settings: Settings) -> bool:
 def _seal(connection: Connection, owed: Segment, settings: Settings) -> None:
     segments.await_writers(connection, owed.segment)
     if not builds.is_valid(connection, owed.leaf):
-        _build(connection, owed.leaf, settings)
+        builds.complete(connection, owed.leaf, settings)
     builds.analyze(connection, owed.leaf)
-    segments.advance(connection, owed.segment, SegmentState.SEALED)
-
-
-def _build(connection: Connection, leaf: str, settings: Settings) -> None:
-    try:
-        _build_anew(connection, leaf, settings)
-    except DBAPIError as error:
-        # parallel workers share their memory in /dev/shm, which containers keep small
-        if not (lacks_memory(error) and builds.is_parallel(connection)):
-            raise
-        log.warning("no memory for a parallel build of %s: built by one process", leaf)
-        builds.use_one_process(connection)
-        _build_anew(connection, leaf, settings)
-
-
-def _build_anew(connection: Connection, leaf: str, settings: Settings) -> None:
-    builds.drop(connection, leaf)  # what an interrupted build left
-    builds.build(
-        connection,
-        leaf,
-        settings.embedding_type,
-        m=settings.hnsw_m,
-        ef_construction=settings.hnsw_ef_construction,
-    )
+    rows = segments.counted(connection, owed.leaf)
+    segments.advance(connection, owed.segment, SegmentState.SEALED, rows)

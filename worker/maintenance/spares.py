@@ -10,6 +10,7 @@ from worker.db.leaves import add_segment
 from worker.resources import Resources
 
 SPARES = 3
+_NUMBERING_LOCK = 7_046_029_254_386_353_133
 
 
 def run(resources: Resources, connection: Connection) -> dict[str, Any]:
@@ -40,6 +41,8 @@ def _make(resources: Resources) -> bool:
     try:
         with engine.begin() as connection:
             connection.execute(text("SET LOCAL lock_timeout = '1s'"))
+            # the chores that use spares up make new ones, too: they must not choose the same number
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _NUMBERING_LOCK})
             highest = connection.execute(text("SELECT greatest(max(segment), 0) FROM segments")).scalar_one()
             add_segment(
                 connection, highest + 1, "spare", settings.embedding_dimension, settings.embedding_type

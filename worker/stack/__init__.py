@@ -124,7 +124,9 @@ def _interruptible() -> Iterator[threading.Event]:
             listening.clear()
             raise KeyboardInterrupt
 
-    previous = {number: signal.signal(number, interrupt) for number in STOPPING_SIGNALS}
+    # what `nohup` has us ignore stays ignored
+    ours = [n for n in STOPPING_SIGNALS if n != signal.SIGHUP or signal.getsignal(n) is not signal.SIG_IGN]
+    previous = {number: signal.signal(number, interrupt) for number in ours}
     try:
         yield listening
     finally:

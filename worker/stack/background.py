@@ -62,7 +62,7 @@ class Background:
         except KeyboardInterrupt:
             self.stop()
             return int(Exit.INTERRUPTED)
-        if "first_stopped" in self._read_state():
+        if self._runner.returncode != Exit.INTERRUPTED:
             raise self._death(shown=True)
         return int(Exit.INTERRUPTED)
 
@@ -85,9 +85,16 @@ class Background:
             return {}
         return state
 
+    def _runner_death(self) -> StackError:
+        """Say that it was not a process of the Procfile, but the one that runs them."""
+        code = self._runner.returncode
+        return StackError(f"the runner of the Procfile's processes died (exit code {code})", "start again")
+
     def _death(self, *, shown: bool = False) -> StackError:
         """Name who went first. Its last lines are what a person needs, and they are in the log."""
-        first = self._read_state().get("first_stopped", {"name": "processes", "returncode": "?"})
+        first = self._read_state().get("first_stopped")
+        if first is None:
+            return self._runner_death()
         name, code = first["name"], first["returncode"]
         message = f"the process {name} of the Procfile ended (exit code {code})"
         if shown:

@@ -8,6 +8,7 @@ kills the pool under a Celery worker that is about to hand its work back; it can
 it starts; and it never insists when nobody obeys.
 """
 
+import errno
 import functools
 import json
 import os
@@ -130,8 +131,11 @@ class _Group:
     def _print(self, event: Message) -> None:
         try:
             self._printer.write(event)
-        except OSError:  # the terminal or pipe is gone: nobody listens, nobody could stop us later
-            self._signalled = True
+        except OSError as error:  # a full disk costs lines of the log, not the stack
+            if error.errno in {errno.EPIPE, errno.EIO}:
+                # the terminal or pipe is gone: nobody listens, nobody could stop us later
+                self._signalled = True
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     def _note_end(self, event: Message, returncode: int | None) -> None:
         text = f"ended (exit code {returncode})\n"

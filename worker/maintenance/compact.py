@@ -1,0 +1,120 @@
+"""compact: sealed segments of one size are merged into a larger one, and worn ones are built anew.
+
+Cut short anywhere, a run leaves its half-made copy unseen: the next empties it and begins again.
+"""
+
+import logging
+from typing import Any
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
+from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
+
+from worker.db import builds, merges, segments
+from worker.db.engine import is_retryable, single_connection_engine, transaction
+from worker.db.segments import Segment
+from worker.maintenance import spares
+from worker.maintenance.seal import WAIT_SECONDS
+from worker.resources import Resources
+from worker.settings import Settings
+from worker.steps.tiers import Size, choose, is_worn
+from worker.types import SegmentState
+
+log = logging.getLogger(__name__)
+
+_POLL_SECONDS = 0.1
+_LOCK_SECONDS = 1
+
+
+def run(resources: Resources, connection: Connection) -> dict[str, Any]:
+    """Merge until nothing is to be merged; gives the leaves that were, the rows copied, the leaves freed."""
+    settings = resources.settings
+    builds.prepare(connection, WAIT_SECONDS, settings.build_memory_bytes, settings.build_workers)
+    _give_up_copies(connection)
+    merged: list[str] = []
+    copied = 0
+    while sources := _next(connection, settings):
+        rows = _merge(resources, connection, sources)
+        if rows is None:
+            break
+        copied += rows
+        merged += [source.leaf for source in sources]
+    freed = _free(resources, connection)
+    spares.run(resources, connection)
+    return {"merged": merged, "rows_copied": copied, "freed": freed}
+
+
+def _give_up_copies(connection: Connection) -> None:
+    for left in segments.in_state(connection, SegmentState.MERGING):
+        segments.advance(connection, left.segment, SegmentState.EMPTIED)
+
+
+def _next(connection: Connection, settings: Settings) -> list[Segment]:
+    """Choose what to merge; nothing while full segments wait for their first index."""
+    if segments.in_state(connection, SegmentState.SEALING):
+        return []
+    sealed = segments.in_state(connection, SegmentState.SEALED)
+    chosen = choose([_size(connection, source) for source in sealed], settings.max_segment_rows)
+    return [source for source in sealed if source.segment in chosen]
+
+
+def _size(connection: Connection, sealed: Segment) -> Size:
+    """Measure a segment; where the server says that much of it is gone, which a crash makes it say, count."""
+    size = Size(sealed.segment, *segments.sealed_size(connection, sealed))
+    if is_worn(size):
+        size = size._replace(live=segments.counted(connection, sealed.leaf))
+        builds.analyze(connection, sealed.leaf)
+    return size
+
+
+def _merge(resources: Resources, connection: Connection, sources: list[Segment]) -> int | None:
+    """Merge sealed leaves into a spare one; gives the rows copied, None where it cannot be done now."""
+    target = segments.take_spare(connection, SegmentState.MERGING)
+    if target is None:
+        log.warning("no spare leaf is ready: nothing is merged until the next run")
+        return None
+    copied = merges.copy(connection, sources, target)
+    if left := _await_deleters(connection, sources):
+        log.warning("nothing is merged: transactions that may delete chunks stay open: %s", left)
+        _give_up_copies(connection)
+        return None
+    merges.remove_deleted(connection, sources, target)
+    builds.complete(connection, target.leaf, resources.settings)
+    builds.analyze(connection, target.leaf)
+    with transaction(resources.engine, lock_seconds=_LOCK_SECONDS) as showing:
+        merges.show(showing, sources, target, segments.counted(showing, target.leaf))
+    log.info("%s merged into %s: %s rows", [source.leaf for source in sources], target.leaf, copied)
+    return copied
+
+
+def _await_deleters(connection: Connection, sources: list[Segment]) -> set[str]:
+    """Wait for the transactions that may have deleted past the copy; gives those that do not end."""
+    left = merges.deleters(connection, sources)
+    patience = Retrying(
+        retry=retry_if_result(bool),
+        wait=wait_fixed(_POLL_SECONDS),
+        stop=stop_after_delay(WAIT_SECONDS),
+        retry_error_callback=lambda last: last.outcome and last.outcome.result(),
+    )
+    found: set[str] = patience(lambda: left & merges.deleters(connection, sources))
+    return found
+
+
+def _free(resources: Resources, connection: Connection) -> list[str]:
+    """Make spare leaves of emptied ones; who still looks at one is not waited for."""
+    return [
+        emptied.leaf
+        for emptied in segments.in_state(connection, SegmentState.EMPTIED)
+        if merges.is_forgotten(connection, emptied) and _cleared(resources, emptied)
+    ]
+
+
+def _cleared(resources: Resources, emptied: Segment) -> bool:
+    engine = single_connection_engine(resources.settings.direct_url, "ingest compact")
+    try:
+        with transaction(engine, 60, lock_seconds=_LOCK_SECONDS) as clearing:
+            return merges.clear(clearing, emptied)
+    except DBAPIError as error:
+        if is_retryable(error):  # a busy moment: the next run does it
+            return False
+        raise
