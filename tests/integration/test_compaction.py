@@ -192,23 +192,30 @@ CHANGES: dict[str, Callable[[dict[str, UUID], Drain], list[str]]] = {
 }
 
 
-def test_a_deletion_that_read_the_list_before_the_merge_deletes_the_copies_too(
-    resources: Resources, four: dict[str, UUID], connection: Connection, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("change", "looks"), [("delete", "visible"), ("edit", "holding")])
+def test_who_read_the_list_before_a_merge_deletes_the_copies_too(
+    change: str,
+    looks: str,
+    resources: Resources,
+    drain: Drain,
+    four: dict[str, UUID],
+    connection: Connection,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    holding = segments.holding
-    asked: list[list[int]] = []
+    look = getattr(segments, looks)
+    merged: list[dict[str, Any]] = []
 
-    def first_then_merged(asking: Connection) -> list[int]:
-        asked.append(holding(asking))
-        if len(asked) == 1:  # the moment between the look at the list and the DELETE
-            compact(resources)
-        return asked[-1]
+    def look_and_be_late(asking: Connection) -> list[int]:
+        found: list[int] = look(asking)
+        if not merged:  # the moment between the look at the list and the statement
+            merged.append({})
+            merged[0] |= compact(resources)
+        return found
 
-    monkeypatch.setattr(segments, "holding", first_then_merged)
-    assert delete([four["a"]]) == 1
-    assert len(asked) == 3
-    assert asked[0] != asked[1] == asked[2]
-    assert everything(resources) == texts(*"bcd")
+    monkeypatch.setattr(segments, looks, look_and_be_late)
+    wanted = CHANGES[change](four, drain)
+    assert (merged[0]["rows_copied"], merged[0]["freed"]) == (100, [])
+    assert everything(resources) == wanted
 
 
 def test_a_worn_segment_is_built_anew(resources: Resources, drain: Drain, connection: Connection) -> None:
