@@ -148,8 +148,8 @@ def test_changes_beside_the_build_reach_the_copy(
     connection: Connection,
     other: Connection,
 ) -> None:
+    hold(other)
     with in_background(lambda: compact(resources)) as compacting:
-        hold(other)
         wait_for(connection, WAITING)
         wanted = CHANGES[change](four, drain)
         assert not compacting.done()
@@ -240,8 +240,8 @@ def test_a_merge_cut_short_is_begun_again(
     resources: Resources, four: dict[str, UUID], connection: Connection, other: Connection
 ) -> None:
     asked: list[bool] = []
+    hold(other)
     with in_background(lambda: run_chore(resources, "compact", stopping=lambda: bool(asked))) as compacting:
-        hold(other)
         wait_for(connection, WAITING)
         asked.append(True)
         assert compacting.exception(60) is not None
