@@ -3,9 +3,8 @@ planner knows of them.
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
-from uuid import UUID
 
 import pytest
 from pydantic import SecretStr
@@ -195,16 +194,15 @@ def test_without_statistics_the_answer_is_exact_until_they_are_back(
     assert not [node for node in nodes(plan) if "Join" in node["Node Type"]]
 
 
-def test_what_is_found_is_what_an_exact_scan_finds(resources: Resources, connection: Connection) -> None:
-    best: Sequence[UUID] = (
-        connection.execute(
-            text("""SELECT chunk_id FROM chunks JOIN tenants USING (tenant_id)
-                    WHERE segment > 0 AND name = 'acme'
-                    ORDER BY (embedding <=> CAST(:query AS vector)) + 0 LIMIT 10"""),
-            {"query": json.dumps(QUERY)},
-        )
-        .scalars()
-        .all()
-    )
-    hits = search(resources, "", tenant="acme", vector=QUERY, k=10)
-    assert len({hit.chunk_id for hit in hits} & set(best)) >= 9
+@pytest.mark.parametrize("segment", [1, 2, 3])
+def test_a_chunk_is_the_nearest_to_itself_in_whichever_leaf_it_is(
+    segment: int, resources: Resources, connection: Connection
+) -> None:
+    chunk_id, embedding = connection.execute(
+        text("""
+            SELECT chunk_id, embedding::text FROM chunks JOIN tenants USING (tenant_id)
+            WHERE segment = :segment AND name = 'acme' ORDER BY chunk_index LIMIT 1"""),
+        {"segment": segment},
+    ).one()
+    [nearest] = search(resources, "", tenant="acme", vector=json.loads(embedding), k=1)
+    assert nearest.chunk_id == chunk_id
