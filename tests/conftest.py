@@ -15,7 +15,7 @@ from pydantic import SecretStr
 from sqlalchemy import Connection, create_engine, pool, text
 
 from worker import broker
-from worker.db.engine import driver_url
+from worker.db.engine import driver_url, single_connection_engine
 from worker.db.migrate import migrate
 from worker.dispatch import dispatch
 from worker.embedded import RunningPostgres, RunningValkey, start_postgres, start_valkey
@@ -130,6 +130,14 @@ def connection(resources: Resources) -> Iterator[Connection]:
     """An autocommit connection to look at what was committed."""
     with resources.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as opened:
         yield opened
+
+
+@pytest.fixture
+def other(settings: Settings) -> Iterator[Connection]:
+    """A second session, to hold what the work under test wants or waits for."""
+    with single_connection_engine(settings.database_url, "another session").connect() as opened:
+        yield opened
+        opened.rollback()
 
 
 @pytest.fixture

@@ -3,11 +3,15 @@
 from collections.abc import Callable
 from typing import TypeVar
 
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError
 from tenacity import Retrying, retry_if_exception, wait_exponential_jitter
 
-from worker.db.engine import is_retryable
+from worker.db.engine import is_retryable, transaction
 
 T = TypeVar("T")
+
+BRIEF_SECONDS = 1
 
 
 def patiently(work: Callable[[], T], must_stop: Callable[[], bool]) -> T:
@@ -21,3 +25,18 @@ def patiently(work: Callable[[], T], must_stop: Callable[[], bool]) -> T:
         stop=lambda _: must_stop(),
         reraise=True,
     )(work)
+
+
+def briefly(engine: Engine, work: Callable[[Connection], None]) -> bool:
+    """Do work that takes heavy locks in one transaction, which waits a second for them.
+
+    Who waits for a lock makes others wait. False where the moment was too busy: nothing was done then.
+    """
+    try:
+        with transaction(engine, lock_seconds=BRIEF_SECONDS) as connection:
+            work(connection)
+    except DBAPIError as error:
+        if is_retryable(error):
+            return False
+        raise
+    return True

@@ -1,13 +1,15 @@
 """Merging segments on a real server: nothing lost, nothing brought back, nobody kept waiting."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
 import pytest
 from sqlalchemy import Connection, text
 
+from tests.integration.test_maintenance import value
 from tests.integration.test_sealing import (
+    SMALL_SEGMENTS,
     WAITING,
     Drain,
     document,
@@ -16,33 +18,18 @@ from tests.integration.test_sealing import (
     indexes,
     ingested,
     seal,
-    value,
     vectors,
     wait_for,
 )
 from worker import delete, restore, submit
 from worker.db import segments
-from worker.db.engine import single_connection_engine
 from worker.maintenance.run import run_chore
 from worker.resources import Resources, close_resources
 
 
 @pytest.fixture
 def environment() -> dict[str, str]:
-    return {
-        "SEGMENT_ROWS": "20",
-        "MAX_UNSEALED_ROWS": "10000",
-        "EMBEDDING_PROVIDER": "none",
-        "BUILD_WORKERS": "0",
-    }
-
-
-@pytest.fixture
-def other(resources: Resources) -> Iterator[Connection]:
-    """A second session, to hold what a merge waits for."""
-    with single_connection_engine(resources.settings.database_url, "a report").connect() as opened:
-        yield opened
-        opened.rollback()
+    return SMALL_SEGMENTS
 
 
 @pytest.fixture

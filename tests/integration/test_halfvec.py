@@ -6,7 +6,8 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import Connection, text
 
-from tests.integration.test_sealing import Drain, document, found_by, ingested, seal, value, vectors
+from tests.integration.test_maintenance import value
+from tests.integration.test_sealing import Drain, document, found_by, ingested, seal, vectors
 from worker import Document, GivenChunk, delete, submit
 from worker.db.engine import driver_url
 from worker.db.migrate import migrate

@@ -38,14 +38,6 @@ def environment() -> dict[str, str]:
     return {"MAX_ATTEMPTS": "2", "REPUBLISH_SECONDS": "1", "RETENTION_DAYS": "30"}
 
 
-@pytest.fixture
-def other(resources: Resources) -> Iterator[Connection]:
-    """A second session, to hold what a chore wants."""
-    with single_connection_engine(resources.settings.database_url).connect() as opened:
-        yield opened
-        opened.rollback()
-
-
 def value(connection: Connection, statement: str, **parameters: Any) -> Any:
     return connection.execute(text(statement), parameters).scalar_one()
 

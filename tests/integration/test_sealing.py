@@ -16,9 +16,10 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
+from tests.integration.test_maintenance import value
 from worker import Document, GivenChunk, delete, restore, submit
 from worker.db import segments
-from worker.db.engine import single_connection_engine, transaction
+from worker.db.engine import transaction
 from worker.dispatch import dispatch
 from worker.ingest import ingest_batch
 from worker.maintenance.run import run_chore
@@ -34,23 +35,18 @@ DIMENSION = 256
 Drain = Callable[[], dict[str, int]]
 
 
+# One process a build: two test processes share the machine.
+SMALL_SEGMENTS = {
+    "SEGMENT_ROWS": "20",
+    "MAX_UNSEALED_ROWS": "10000",
+    "EMBEDDING_PROVIDER": "none",
+    "BUILD_WORKERS": "0",
+}
+
+
 @pytest.fixture
 def environment() -> dict[str, str]:
-    # one process a build: two test processes share the machine
-    return {
-        "SEGMENT_ROWS": "20",
-        "MAX_UNSEALED_ROWS": "10000",
-        "EMBEDDING_PROVIDER": "none",
-        "BUILD_WORKERS": "0",
-    }
-
-
-@pytest.fixture
-def other(resources: Resources) -> Iterator[Connection]:
-    """A second session, to hold what a build waits for."""
-    with single_connection_engine(resources.settings.database_url, "a report").connect() as opened:
-        yield opened
-        opened.rollback()
+    return SMALL_SEGMENTS
 
 
 _seeds = itertools.count()
@@ -70,10 +66,6 @@ def ingested(drain: Drain, *documents: Document) -> list[UUID]:
     ids = list(submit(documents).new)
     assert drain() == {"completed": len(documents)}
     return ids
-
-
-def value(connection: Connection, statement: str, **parameters: Any) -> Any:
-    return connection.execute(text(statement), parameters).scalar_one()
 
 
 def states(connection: Connection) -> dict[int, str]:

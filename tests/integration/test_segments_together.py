@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
-from tests.integration.test_sealing import document
+from tests.integration.test_sealing import SMALL_SEGMENTS, document
 from worker import delete, restore, submit
 from worker.db import segments
 from worker.db.engine import is_retryable, single_connection_engine
@@ -39,13 +39,7 @@ MERGED = """
 
 @pytest.fixture
 def environment() -> dict[str, str]:
-    return {
-        "SEGMENT_ROWS": "20",
-        "MAX_UNSEALED_ROWS": "100000",
-        "EMBEDDING_PROVIDER": "none",
-        "BUILD_WORKERS": "0",
-        "DATABASE_POOL_SIZE": "10",
-    }
+    return {**SMALL_SEGMENTS, "MAX_UNSEALED_ROWS": "100000", "DATABASE_POOL_SIZE": "10"}
 
 
 def test_a_search_always_sees_every_chunk_once(resources: Resources, connection: Connection) -> None:

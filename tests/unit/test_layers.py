@@ -53,7 +53,7 @@ SQLALCHEMY = {
     "worker.tasks": (ERRORS, "maps errors to Celery's retry"),
     "worker.writing": (ERRORS | {"Connection"}, "one write, then each document alone"),
     "worker.maintenance.backlog": ({"Connection"}, "type of a chore's argument"),
-    "worker.maintenance.compact": (ERRORS | {"Connection"}, "a busy moment is left to the next run"),
+    "worker.maintenance.compact": ({"Connection"}, "type of a chore's argument"),
     "worker.maintenance.rescue": ({"Connection"}, "type of a chore's argument"),
     "worker.maintenance.seal": (ERRORS | {"Connection"}, "one leaf's failure keeps no other from its index"),
     # Suspicious: these hold SQL, which docs/architecture.md gives to db/ alone.
@@ -63,7 +63,8 @@ SQLALCHEMY = {
     ),
     "worker.maintenance.purge": ({"Connection", "text"}, "deletes by age"),
     "worker.maintenance.run": (ERRORS | {"Connection", "text"}, "takes the chore's lock"),
-    "worker.maintenance.spares": (ERRORS | {"Connection", "text"}, "counts spares, sets lock_timeout"),
+    "worker.maintenance.spares": ({"Connection", "text"}, "forgets lost spares, numbers new ones"),
+    "worker.patience": (ERRORS | {"Connection", "Engine"}, "tries again, or leaves a busy moment be"),
     "worker.maintenance.vacuum": ({"Connection", "text"}, "VACUUM, and what needs it"),
 }
 CELERY = {"app", "tasks", "lifecycle", "transport", "producer", "dispatch", "cli"}

@@ -13,6 +13,8 @@ from worker.types import EmbeddingType
 
 log = logging.getLogger(__name__)
 
+# A build waits for the transactions that began before it; this is longer than any of ours.
+WAIT_SECONDS = 900
 # The cosine operator class of each column type (pgvector README, "HNSW").
 _OPERATORS = {EmbeddingType.VECTOR: "vector_cosine_ops", EmbeddingType.HALFVEC: "halfvec_cosine_ops"}
 
@@ -22,13 +24,13 @@ def index_name(leaf: str) -> str:
     return f"{leaf}_embedding_idx"
 
 
-def is_valid(connection: Connection, leaf: str) -> bool | None:
-    """Tell whether a leaf's vector index can be used; None where there is none."""
+def is_valid(connection: Connection, leaf: str) -> bool:
+    """Tell whether a leaf has a vector index that can be used."""
     valid = connection.execute(
         text("SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass(:name)"),
         {"name": index_name(leaf)},
     ).scalar_one_or_none()
-    return None if valid is None else bool(valid)
+    return bool(valid)
 
 
 def complete(connection: Connection, leaf: str, settings: Settings) -> None:
@@ -58,13 +60,13 @@ def _build(connection: Connection, leaf: str, settings: Settings) -> None:
     )
 
 
-def prepare(connection: Connection, wait_seconds: int, memory_bytes: int | None, workers: int | None) -> None:
-    """Set how long this session's builds wait for others, and what they may use; None is as configured."""
-    connection.execute(text(f"SET lock_timeout = '{int(wait_seconds)}s'"))
-    if memory_bytes is not None:
-        connection.execute(text(f"SET maintenance_work_mem = '{memory_bytes // 1024}kB'"))
-    if workers is not None:
-        connection.execute(text(f"SET max_parallel_maintenance_workers = {int(workers)}"))
+def prepare(connection: Connection, settings: Settings) -> None:
+    """Set how long this session's builds wait for others, and what they may use where settings say so."""
+    connection.execute(text(f"SET lock_timeout = '{WAIT_SECONDS}s'"))
+    if settings.build_memory_bytes is not None:
+        connection.execute(text(f"SET maintenance_work_mem = '{settings.build_memory_bytes // 1024}kB'"))
+    if settings.build_workers is not None:
+        connection.execute(text(f"SET max_parallel_maintenance_workers = {settings.build_workers}"))
 
 
 def analyze(connection: Connection, leaf: str) -> None:

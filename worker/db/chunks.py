@@ -150,14 +150,15 @@ def trash(connection: Connection, document_ids: Sequence[UUID]) -> None:
 
     Two sessions that move the same rows get 40001: callers try again.
     """
-    visible = segments.in_list(segments.visible(connection))
+    visible = segments.visible(connection)
     connection.execute(
         text(f"""
             UPDATE chunks SET segment = {TRASH}, updated_at = now()
-            WHERE segment IN ({visible}) AND document_id = ANY(:ids)"""),
+            WHERE segment IN ({segments.in_list(visible)}) AND document_id = ANY(:ids)"""),
         {"ids": list(document_ids)},
     )
-    remove_sets(connection, document_ids)  # what is left are the copies of a merge
+    if segments.holding(connection) != visible:
+        remove_sets(connection, document_ids)  # what is left are the copies of a merge
 
 
 def untrash(connection: Connection, document_ids: Sequence[UUID]) -> int:

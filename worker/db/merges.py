@@ -96,11 +96,11 @@ def is_forgotten(connection: Connection, emptied: Segment) -> bool:
     return int(found.scalar_one()) == 0
 
 
-def clear(connection: Connection, emptied: Segment) -> bool:
+def clear(connection: Connection, emptied: Segment) -> None:
     """Make a spare leaf of an emptied one. Call it in a transaction of a short lock_timeout."""
     connection.execute(text(f"TRUNCATE {emptied.leaf}"))
     connection.execute(text(f"DROP INDEX IF EXISTS {index_name(emptied.leaf)}"))
-    return advance(connection, emptied.segment, SegmentState.SPARE)
+    advance(connection, emptied.segment, SegmentState.SPARE)
 
 
 def _numbers(sources: Sequence[Segment]) -> str:

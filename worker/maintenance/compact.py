@@ -4,17 +4,17 @@ Cut short anywhere, a run leaves its half-made copy unseen: the next empties it 
 """
 
 import logging
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError
 from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from worker.db import builds, merges, segments
-from worker.db.engine import is_retryable, single_connection_engine, transaction
+from worker.db.engine import single_connection_engine, transaction
 from worker.db.segments import Segment
 from worker.maintenance import spares
-from worker.maintenance.seal import WAIT_SECONDS
+from worker.patience import BRIEF_SECONDS, briefly
 from worker.resources import Resources
 from worker.settings import Settings
 from worker.steps.tiers import Size, choose, is_worn
@@ -23,13 +23,12 @@ from worker.types import SegmentState
 log = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.1
-_LOCK_SECONDS = 1
 
 
 def run(resources: Resources, connection: Connection) -> dict[str, Any]:
     """Merge until nothing is to be merged; gives the leaves that were, the rows copied, the leaves freed."""
     settings = resources.settings
-    builds.prepare(connection, WAIT_SECONDS, settings.build_memory_bytes, settings.build_workers)
+    builds.prepare(connection, settings)
     _give_up_copies(connection)
     merged: list[str] = []
     copied = 0
@@ -81,7 +80,7 @@ def _merge(resources: Resources, connection: Connection, sources: list[Segment])
     merges.remove_deleted(connection, sources, target)
     builds.complete(connection, target.leaf, resources.settings)
     builds.analyze(connection, target.leaf)
-    with transaction(resources.engine, lock_seconds=_LOCK_SECONDS) as showing:
+    with transaction(resources.engine, lock_seconds=BRIEF_SECONDS) as showing:
         merges.show(showing, sources, target, segments.counted(showing, target.leaf))
     log.info("%s merged into %s: %s rows", [source.leaf for source in sources], target.leaf, copied)
     return copied
@@ -93,7 +92,7 @@ def _await_deleters(connection: Connection, sources: list[Segment]) -> set[str]:
     patience = Retrying(
         retry=retry_if_result(bool),
         wait=wait_fixed(_POLL_SECONDS),
-        stop=stop_after_delay(WAIT_SECONDS),
+        stop=stop_after_delay(builds.WAIT_SECONDS),
         retry_error_callback=lambda last: last.outcome and last.outcome.result(),
     )
     found: set[str] = patience(lambda: left & merges.deleters(connection, sources))
@@ -102,19 +101,7 @@ def _await_deleters(connection: Connection, sources: list[Segment]) -> set[str]:
 
 def _free(resources: Resources, connection: Connection) -> list[str]:
     """Make spare leaves of emptied ones; who still looks at one is not waited for."""
-    return [
-        emptied.leaf
-        for emptied in segments.in_state(connection, SegmentState.EMPTIED)
-        if merges.is_forgotten(connection, emptied) and _cleared(resources, emptied)
-    ]
-
-
-def _cleared(resources: Resources, emptied: Segment) -> bool:
     engine = single_connection_engine(resources.settings.direct_url, "ingest compact")
-    try:
-        with transaction(engine, 60, lock_seconds=_LOCK_SECONDS) as clearing:
-            return merges.clear(clearing, emptied)
-    except DBAPIError as error:
-        if is_retryable(error):  # a busy moment: the next run does it
-            return False
-        raise
+    emptied = segments.in_state(connection, SegmentState.EMPTIED)
+    forgotten = (leaf for leaf in emptied if merges.is_forgotten(connection, leaf))
+    return [leaf.leaf for leaf in forgotten if briefly(engine, partial(merges.clear, emptied=leaf))]

@@ -23,8 +23,6 @@ log = logging.getLogger(__name__)
 
 # An exact scan of fewer rows needs no index, however old or large the segment is.
 FEWEST_ROWS = 1_000
-# A build waits for the transactions that began before it; this is longer than any of ours.
-WAIT_SECONDS = 900
 
 
 def run(resources: Resources, connection: Connection) -> dict[str, Any]:
@@ -33,7 +31,7 @@ def run(resources: Resources, connection: Connection) -> dict[str, Any]:
     A leaf that cannot be sealed keeps no other from it. Raises what the first of them raised.
     """
     settings = resources.settings
-    builds.prepare(connection, WAIT_SECONDS, settings.build_memory_bytes, settings.build_workers)
+    builds.prepare(connection, settings)
     sealed: list[str] = []
     errors: dict[int, DBAPIError] = {}
     while True:
