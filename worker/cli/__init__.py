@@ -24,15 +24,23 @@ _UNWRITABLE = frozenset({errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, e
 def main() -> None:
     """Run the command line given to this process; ends it with one of `errors.Exit`."""
     try:
+        code = _command()
+        _ignore_signals()  # in here: what comes until then has an answer
+    except KeyboardInterrupt:  # before the command began, or again after its end
+        code = Exit.INTERRUPTED
+        _ignore_signals()
+    _end(code)
+
+
+def _command() -> int:
+    try:
         _open_streams()
         interruptible()
         code = _run()
         sys.stdout.flush()
-    except KeyboardInterrupt:  # before the command began, or again after its end
-        code = Exit.INTERRUPTED
     except OSError as error:
-        code = _unwritten(error)
-    _end(code)
+        return _unwritten(error)
+    return code
 
 
 def _open_streams() -> None:
@@ -81,7 +89,7 @@ class _Interruption:
     def dropped(self, what: "sys.UnraisableHookArgs") -> None:
         if issubclass(what.exc_type, KeyboardInterrupt):
             signal.setitimer(signal.ITIMER_REAL, _AGAIN_SECONDS)
-        else:
+        elif "ignored due to race" not in str(what.exc_value):  # a signal while they became ignored
             sys.__unraisablehook__(what)
 
 
@@ -94,10 +102,14 @@ def _unwritten(error: OSError) -> Exit:
     return Exit.FINDINGS
 
 
-def _end(code: int) -> NoReturn:
-    """End this process. What cannot be written is dropped; an interruption comes too late."""
+def _ignore_signals() -> None:
+    """The end has begun: an interruption comes too late."""
     for number in (*_STOPPING, signal.SIGALRM):
         signal.signal(number, signal.SIG_IGN)
+
+
+def _end(code: int) -> NoReturn:
+    """End this process. What cannot be written is dropped."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
