@@ -103,7 +103,7 @@ def _unwritten(error: OSError) -> Exit:
 
 
 def _ignore_signals() -> None:
-    """The end has begun: an interruption comes too late."""
+    """Begin the end: an interruption comes too late."""
     for number in (*_STOPPING, signal.SIGALRM):
         signal.signal(number, signal.SIG_IGN)
 
