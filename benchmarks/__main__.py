@@ -9,7 +9,7 @@ from importlib import import_module
 
 from benchmarks.report import Report, scale
 
-NAMES = ("pipeline", "writer", "rerun", "memory", "edits")
+NAMES = ("pipeline", "writer", "rerun", "memory", "edits", "sealing")
 
 
 def main() -> int:

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("name", ["pipeline", "writer", "rerun", "memory", "edits"])
+@pytest.mark.parametrize("name", ["pipeline", "writer", "rerun", "memory", "edits", "sealing"])
 def test_a_benchmark_leaves_its_figures(name: str, tmp_path: Path) -> None:
     environment = {**os.environ, "SCALE": "0.002", "OUT": str(tmp_path)}
     run = subprocess.run(
