@@ -57,7 +57,7 @@ def pieces(paths: list[Path], *, size: int, overlap: int) -> list[list[prepare.P
         except SkipDocument:
             continue
         cut[text.content_hash] = prepare.split(
-            text.text, kind, model="benchmark", size=size, overlap=overlap, most=10_000_000
+            text, kind, model="benchmark", size=size, overlap=overlap, most=10_000_000
         )
     return list(cut.values())
 

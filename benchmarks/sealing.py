@@ -1,31 +1,33 @@
-"""Search latency while a segment is sealed and ingestion runs at what backpressure lets through.
+"""Search latency while segments are sealed and ingestion runs at what backpressure lets through.
 
-ROWS rows of 1,536 dimensions are written and sealed. Then searches are timed, one after the other: at rest,
-and again while one process writes batches whenever dispatch would let one go, and another seals and
-merges as the schedule does.
+ROWS rows of 1,536 dimensions are written, sealed and merged. Then searches are timed, one right after the
+other: at rest; while one process writes a batch whenever there is room and another seals as the
+schedule does; and, demanded of nobody, while a third merges what was sealed, too.
 """
 
 import multiprocessing
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from multiprocessing.synchronize import Event
 
 import numpy as np
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
-from benchmarks.ready import Clustered, ReadyWriter
+from benchmarks.ready import CHUNKS, DOCUMENTS, Clustered, ReadyWriter
 from benchmarks.report import Demand, Report
 from benchmarks.rounds import Watch
 from benchmarks.stack import running_stack
+from worker.db import segments
 from worker.db.engine import transaction
-from worker.dispatch import has_room_for_rows
 from worker.lifecycle import collect_garbage_rarely
 from worker.maintenance.run import run_chore
 from worker.resources import Resources
 from worker.searching import search
 from worker.settings import Settings
-from worker.types import Lane
 
 ROWS, DIMENSION = 100_000, 1536
 QUERIES, K = 300, 10
@@ -33,29 +35,52 @@ SEALED_MEANWHILE = 3
 MOST_TIMES, MOST_MS = 3, 100
 TENANT = "acme"
 
+Work = Callable[[Settings, Event], None]
+
 
 def run(scale: float) -> Report:
-    rows, queries = max(6_000, round(ROWS * scale)), max(10, round(QUERIES * scale))
-    segment, bound = (Settings.model_fields[name].default for name in ("segment_rows", "max_unsealed_rows"))
+    rows, queries = max(2_000, round(ROWS * scale)), max(10, round(QUERIES * scale))
     with running_stack(
         EMBEDDING_PROVIDER="none",
         EMBEDDING_DIMENSION=str(DIMENSION),
-        SEGMENT_ROWS=str(min(segment, rows // 2)),
-        MAX_UNSEALED_ROWS=str(bound),
+        SEGMENT_ROWS="" if scale >= 1 else str(rows // 4),
+        MAX_UNSEALED_ROWS="",
     ) as stack:
         report = Report("sealing", stack.versions(), stack.shown_settings())
         resources = Resources(stack.settings)
         with Watch() as filling:
             _fill(resources, rows)
-        rest = _latencies(resources, queries, lambda: True)
-        before = _sealed(resources)
-        with _company(stack.settings):
-            busy = _latencies(resources, queries, lambda: _sealed(resources) >= before + SEALED_MEANWHILE)
-        after = _rows(resources)
+        phases = [_phase(resources, queries, name, works) for name, works in PHASES.items()]
         resources.close()
-    _report(report, rest, busy, after - rows)
+    _report(report, phases)
     report.figures |= {"rows": rows, "filled and sealed, rows/s": round(rows / filling.seconds)}
     return report
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """Seconds of each search, how many rows came meanwhile, and the segments without and with an index."""
+
+    name: str
+    taken: list[float]
+    written: int
+    segments: int
+
+    def quantile(self, share: float) -> float:
+        """Give a latency, in milliseconds."""
+        return 1e3 * float(np.quantile(self.taken, share))
+
+
+def _phase(resources: Resources, queries: int, name: str, works: Sequence[Work]) -> Phase:
+    before, written = _done(resources), _rows(resources)
+    with _company(resources.settings, works):
+        taken = _latencies(
+            resources, queries, lambda: not works or _done(resources) >= before + SEALED_MEANWHILE
+        )
+        visible = _ask(
+            resources, "SELECT count(*) FROM segments WHERE state IN ('open', 'sealing', 'sealed')"
+        )
+    return Phase(name, taken, _rows(resources) - written, visible)
 
 
 def _fill(resources: Resources, rows: int) -> None:
@@ -71,7 +96,7 @@ def _fill(resources: Resources, rows: int) -> None:
 
 def _may_write(resources: Resources) -> bool:
     with transaction(resources.engine) as connection:
-        return has_room_for_rows(connection, Lane.BULK, resources.settings)
+        return segments.has_room(connection, resources.settings, DOCUMENTS * CHUNKS)
 
 
 def _latencies(resources: Resources, queries: int, enough: Callable[[], bool]) -> list[float]:
@@ -87,11 +112,11 @@ def _latencies(resources: Resources, queries: int, enough: Callable[[], bool]) -
 
 
 @contextmanager
-def _company(settings: Settings) -> Iterator[None]:
-    """Ingest in one process and run the chores in another, meanwhile."""
+def _company(settings: Settings, works: Sequence[Work]) -> Iterator[None]:
+    """Do these works in a process each, meanwhile."""
     context = multiprocessing.get_context("spawn")
     over = context.Event()
-    others = [context.Process(target=work, args=(settings, over)) for work in (_ingest, _maintain)]
+    others = [context.Process(target=work, args=(settings, over)) for work in works]
     for other in others:
         other.start()
     try:
@@ -107,22 +132,33 @@ def _company(settings: Settings) -> Iterator[None]:
 def _ingest(settings: Settings, over: Event) -> None:
     collect_garbage_rarely()
     resources = Resources(settings)
-    writer = ReadyWriter(resources, TENANT, "meanwhile")
+    writer = ReadyWriter(resources, TENANT, f"meanwhile {os.getpid()}")
     while not over.wait(0 if _may_write(resources) else 0.1):
         if _may_write(resources):
             writer.write()
     resources.close()
 
 
-def _maintain(settings: Settings, over: Event) -> None:
+def _seal(settings: Settings, over: Event) -> None:
+    _repeat(settings, over, "seal")
+
+
+def _compact(settings: Settings, over: Event) -> None:
+    _repeat(settings, over, "compact")
+
+
+def _repeat(settings: Settings, over: Event, chore: str) -> None:
     resources = Resources(settings)
     while not over.wait(1):
-        run_chore(resources, "seal")
-        run_chore(resources, "compact")
+        try:
+            run_chore(resources, chore, stopping=over.is_set)
+        except DBAPIError:
+            if not over.is_set():  # else it was cancelled, and has undone itself
+                raise
     resources.close()
 
 
-def _sealed(resources: Resources) -> int:
+def _done(resources: Resources) -> int:
     """Count the times a segment was sealed."""
     return _ask(
         resources, "SELECT coalesce(sum(jsonb_array_length(details -> 'sealed')), 0) FROM maintenance_runs"
@@ -138,27 +174,31 @@ def _ask(resources: Resources, statement: str) -> int:
         return int(connection.execute(text(statement)).scalar_one())
 
 
-def _report(report: Report, rest: Sequence[float], busy: Sequence[float], written: int) -> None:
-    columns = ("", "searches", "p50 ms", "p95 ms", "slowest ms")
+PHASES: dict[str, tuple[Work, ...]] = {
+    "at rest": (),
+    "beside sealing and ingestion": (_ingest, _seal),
+    "and merging": (_ingest, _seal, _compact),
+}
+
+
+def _report(report: Report, phases: Sequence[Phase]) -> None:
+    columns = ("", "searches", "p50 ms", "p95 ms", "slowest ms", "rows/s written", "segments at the end")
     report.table(
         "one search after the other",
         columns,
         [
             (
-                name,
-                len(taken),
-                *(round(1e3 * float(np.quantile(taken, share)), 1) for share in (0.5, 0.95, 1)),
+                phase.name,
+                len(phase.taken),
+                *(round(phase.quantile(share), 1) for share in (0.5, 0.95, 1)),
+                round(phase.written / sum(phase.taken)),
+                phase.segments,
             )
-            for name, taken in (("at rest", rest), ("beside sealing and ingestion", busy))
+            for phase in phases
         ],
     )
-    calm, troubled = (float(np.quantile(taken, 0.95)) for taken in (rest, busy))
+    rest, busy, _ = (phase.quantile(0.95) for phase in phases)
     report.demands += [
-        Demand("p95 beside sealing / at rest", MOST_TIMES, troubled / calm, at_most=True),
-        Demand("p95 beside sealing, ms", MOST_MS, 1e3 * troubled, at_most=True),
+        Demand("p95 beside sealing / at rest", MOST_TIMES, busy / rest, at_most=True),
+        Demand("p95 beside sealing, ms", MOST_MS, busy, at_most=True),
     ]
-    report.figures["rows written meanwhile, rows/s"] = round(written / sum(busy))
-
-
-def _milliseconds(taken: Sequence[float], share: float) -> float:
-    return 1e3 * float(np.quantile(taken, share))

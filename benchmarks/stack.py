@@ -33,7 +33,7 @@ UNSETTLED = """SELECT EXISTS (SELECT 1 FROM batches WHERE finished_at IS NULL)
 SHOWN = (
     "embedding_provider", "embedding_dimension", "embedding_type", "embedding_batch_size", "chunk_size",
     "chunk_overlap", "batch_documents", "batch_bytes", "write_buffer_bytes", "max_document_bytes",
-    "ingest_concurrency", "segment_rows", "segment_bytes", "max_unsealed_rows", "hnsw_ef_search",
+    "ingest_concurrency", "rows_of_segment", "segment_bytes", "most_unsealed_rows", "hnsw_ef_search",
 )  # fmt: skip
 
 

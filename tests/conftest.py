@@ -6,8 +6,11 @@ The schema is migrated once into a template database; each test that writes gets
 import itertools
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -25,6 +28,8 @@ from worker.settings import Settings, load_settings, read_settings
 
 POSTGRES_VERSION = int(os.environ.get("POSTGRES_VERSION") or 18)
 _numbers = itertools.count(1)
+
+Run = Callable[..., subprocess.CompletedProcess[bytes]]
 
 # Who runs the suite under `nohup` or in the background of a shell ignores these, and processes inherit that.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
@@ -163,3 +168,27 @@ def _queued(resources: Resources) -> list[UUID]:
             text("SELECT batch_id FROM batches WHERE state = 'queued' ORDER BY created_at")
         )
         return list(found.scalars())
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "worker.cli", *arguments]
+
+
+@pytest.fixture
+def ingest(settings: Settings, tmp_path: Path) -> Run:
+    """Run a command of `ingest` to its end, in the folder of the test."""
+
+    def run(*arguments: str | Path, stdin: bytes = b"", **environment: str) -> Any:
+        done = subprocess.run(
+            command(*map(str, arguments)),
+            input=stdin,
+            capture_output=True,
+            cwd=tmp_path,
+            env={**os.environ, **environment},
+            timeout=120,
+            check=False,
+        )
+        assert b"Traceback" not in done.stderr, done.stderr.decode()
+        return done
+
+    return run

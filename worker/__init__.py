@@ -13,9 +13,12 @@ from typing import Any
 _PRODUCER = [
     "Document",
     "GivenChunk",
+    "GivenDocument",
+    "Loaded",
     "Receipt",
     "cancel",
     "delete",
+    "load",
     "restore",
     "retry",
     "search",

@@ -56,23 +56,11 @@ def _form(connection: Connection, lane: Lane, settings: Settings) -> list[UUID]:
     formed: list[UUID] = []
     while (
         len(formed) < room
-        and has_room_for_rows(connection, lane, settings)
+        and segments.has_room(connection, settings, 1, lane)
         and (batch_id := batches.form(connection, lane, settings))
     ):
         formed.append(batch_id)
     return formed
-
-
-def has_room_for_rows(connection: Connection, lane: Lane, settings: Settings) -> bool:
-    """Tell whether another batch may go: the rows that no index covers yet are bounded.
-
-    Bulk leaves a tenth of the bound to what a person waits for. What does not fill a segment may always
-    go: only a full one is sealed.
-    """
-    most = settings.max_unsealed_rows * (10 if lane is Lane.INTERACTIVE else 9) // 10
-    a_batch = settings.batch_documents + 2 * settings.batch_bytes // settings.chunk_size
-    taken = segments.unsealed_rows(connection) + batches.rows_under_way(connection, settings.chunk_size)
-    return taken + min(a_batch, most // 2) <= most or taken < settings.segment_rows
 
 
 def republish(resources: Resources) -> int:

@@ -12,7 +12,7 @@ from worker.errors import DocumentError, SourceError
 from worker.steps import given
 from worker.steps.chunk import file_type_of
 from worker.steps.storable import metadata_json, storable
-from worker.types import FileType, GivenChunk
+from worker.types import FileType, GivenChunk, GivenDocument
 
 # The years 0 to 9999. File systems keep others, by accident; PostgreSQL ends at 4713 BC and 294276.
 _EARLIEST_US, _LATEST_US = -62_167_219_200_000_000, 253_402_300_799_999_999
@@ -84,6 +84,17 @@ class Document:
         """Name something the worker reads through fsspec, of a scheme in ALLOWED_URI_SCHEMES."""
         name = _filename(uri)
         return cls(uri, name, file_type_of(name), metadata=metadata or {})
+
+    @classmethod
+    def loaded(cls, document: GivenDocument) -> Self:
+        """Name a document that brings its chunks along: they are stored, and not kept beside that."""
+        return cls(
+            document.source_path,
+            _filename(document.source_path),
+            FileType.CHUNKS,
+            size_bytes=document.size_bytes,
+            metadata=document.metadata,
+        )
 
     @classmethod
     def chunks(

@@ -11,11 +11,11 @@ from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray
+from sqlalchemy import Connection
 
 from worker.buffer import Range, RowBuffer, Vector
 from worker.db import chunks
 from worker.db.documents import Claimed, Settled
-from worker.db.engine import transaction
 from worker.resources import Resources
 from worker.steps.copyrows import Row, document_fields
 from worker.steps.ordered import RANDOM_BYTES, ordered_ids
@@ -82,21 +82,21 @@ class Encoder:
         self._known: dict[bytes, Vector] = {}
         self._repeated: set[bytes] = set()
 
-    def look_up(self, tenant_id: UUID, works: Sequence[Work]) -> None:
+    def look_up(self, connection: Connection, tenant_id: UUID, works: Sequence[Work]) -> None:
         """Plan every work against its stored chunks, and fetch the vectors that can be used again."""
         column_type = self._resources.settings.embedding_type
         edited = [work.document.document_id for work in works if work.document.fingerprint]
-        with transaction(self._resources.engine) as connection:
-            stored = chunks.stored_chunks(connection, edited)
-            for work in works:
-                before = stored.get(work.document.document_id)
-                work.plan = (
-                    plan(before, [_identity(piece) for piece in work.pieces])
-                    if before
-                    else all_new(len(work.pieces))
-                )
-            times = Counter(piece.content_hash for work in works for piece in _new(work) if not piece.vector)
-            self._known = chunks.known_vectors(connection, tenant_id, list(times), column_type)
+        stored = chunks.stored_chunks(connection, edited)
+        for work in works:
+            before = stored.get(work.document.document_id)
+            work.plan = (
+                plan(before, [_identity(piece) for piece in work.pieces])
+                if before
+                else all_new(len(work.pieces))
+            )
+        new = chain.from_iterable(map(_new, works))
+        times = Counter(piece.content_hash for piece in new if piece.vector is None)
+        self._known = chunks.known_vectors(connection, tenant_id, list(times), column_type)
         self._repeated = {content_hash for content_hash, count in times.items() if count > 1}
 
     def groups(self, works: Sequence[Work]) -> Iterator[list[Work]]:

@@ -32,7 +32,7 @@ from worker.lease import Heartbeat
 from worker.patience import patiently
 from worker.resources import Resources
 from worker.steps import prepare
-from worker.types import Status
+from worker.types import FileType, Status
 from worker.writing import Later, Writer, ended
 
 log = logging.getLogger(__name__)
@@ -114,6 +114,8 @@ class BatchRun:
         return works
 
     def _read(self, document: Claimed) -> Work | None:
+        if document.file_type is FileType.CHUNKS and document.content is None:
+            raise DocumentError("not_kept", "its chunks came by a load, which keeps no copy: load it again")
         data = sources.load(document.source_path, document.content, self._resources.settings)
         text = prepare.read(data, document.filename, document.file_type, self._resources.recipe)
         work = Work(document, text, len(data))
@@ -151,7 +153,7 @@ class BatchRun:
     def _split(self, work: Work) -> bool:
         settings = self._resources.settings
         work.pieces = prepare.split(
-            work.text.text,
+            work.text,
             work.document.file_type,
             model=self._resources.embedder.model,
             size=settings.chunk_size,
@@ -164,7 +166,7 @@ class BatchRun:
         """Plan, embed and encode; gives the works whose rows are in the buffer."""
         if not works:
             return []
-        patiently(partial(encoder.look_up, tenant_id, works), self.must_stop)
+        patiently(partial(self._look_up, encoder, tenant_id, works), self.must_stop)
         done: list[Work] = []
         for group in encoder.groups(works):
             try:
@@ -175,6 +177,10 @@ class BatchRun:
             self._heart.progress = len(self.settled) + len(done)
             report(self._heart.progress, len(self.settled) + len(works))
         return done
+
+    def _look_up(self, encoder: Encoder, tenant_id: UUID, works: Sequence[Work]) -> None:
+        with transaction(self._resources.engine) as connection:
+            encoder.look_up(connection, tenant_id, works)
 
     def _encode(self, encoder: Encoder, group: list[Work]) -> list[Work]:
         """Encode a group of works together; where that fails, each alone, with its own error."""

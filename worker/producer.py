@@ -26,14 +26,15 @@ from worker.db.submissions import Scope
 from worker.dispatch import fill_window
 from worker.document import Document
 from worker.errors import DatabaseUnavailableError, IngestError, NoAnswerError
+from worker.loading import load
 from worker.resources import resources
 from worker.steps.storable import storable
 from worker.submitting import DEFAULT_TENANT, Receipt, submit
-from worker.types import GivenChunk, Hit, Status, TaskName
+from worker.types import GivenChunk, GivenDocument, Hit, Loaded, Status, TaskName
 
 __all__ = [
-    "DEFAULT_TENANT", "Document", "GivenChunk", "Overview", "Receipt", "below", "cancel", "delete", "find",
-    "restore", "retry", "search", "status", "submit", "wait",
+    "DEFAULT_TENANT", "Document", "GivenChunk", "GivenDocument", "Loaded", "Overview", "Receipt", "below",
+    "cancel", "delete", "find", "load", "restore", "retry", "search", "status", "submit", "wait",
 ]  # fmt: skip
 
 

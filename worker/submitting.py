@@ -66,8 +66,7 @@ def submit(
     recorded. Unchanged documents (same size and modification time, or same inline text) cost nothing
     more; `checksum` has them read and hashed all the same. Raises DatabaseUnavailableError.
     """
-    names = _named("tenant", tenant), None if project is None else _named("project", project)
-    scope = resources().transact(lambda connection: submissions.ensure_scope(connection, *names))
+    scope = named_scope(tenant, project)
     receipt = Receipt()
     for part in _slices(documents):
         receipt += _submit_slice(part, scope, lane, checksum=checksum)
@@ -75,6 +74,12 @@ def submit(
         if receipt.document_ids:
             fill_window(resources())
     return receipt
+
+
+def named_scope(tenant: str, project: str | None) -> Scope:
+    """Find a tenant and project, made where they are new. Raises IngestError for what is no name."""
+    names = _named("tenant", tenant), None if project is None else _named("project", project)
+    return resources().transact(lambda connection: submissions.ensure_scope(connection, *names))
 
 
 def _submit_slice(part: Sequence[Document], scope: Scope, lane: Lane, *, checksum: bool) -> Receipt:

@@ -6,6 +6,9 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 from uuid import UUID
 
+# What a receipt names one by one is bounded: the documents themselves carry their reasons.
+MOST_REASONS = 100
+
 
 class Status(StrEnum):
     """`documents.status`. docs/architecture.md draws the transitions."""
@@ -108,12 +111,65 @@ class Decoded:
 
 @dataclass(frozen=True, slots=True)
 class GivenChunk:
-    """A chunk the producer made; `vector` has EMBEDDING_DIMENSION numbers, or is None to be embedded."""
+    """A chunk the producer made; `vector` has EMBEDDING_DIMENSION numbers, or is None to be embedded.
+
+    An array of NumPy is a vector, too, and the fastest.
+    """
 
     text: str
     vector: Sequence[float] | None = None
     heading_path: tuple[str, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class GivenDocument:
+    """A document whose chunks all come with vectors, to be loaded. Its chunks replace those it had."""
+
+    source_path: str
+    chunks: Sequence[GivenChunk]
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def size_bytes(self) -> int:
+        """What its texts take in UTF-8 and its vectors in single precision."""
+        return sum(
+            len(chunk.text.encode("utf-8", "surrogatepass"))
+            + 4 * len(() if chunk.vector is None else chunk.vector)
+            for chunk in self.chunks
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What a load came to, in documents. `chunks`: those of the completed ones.
+
+    `reasons` names (source_path, why) of the skipped, failed and refused ones, the first hundred. A failed
+    document is recorded with its reason, a refused one is not: it has no name that can be recorded, comes
+    twice, or was changed by another since the load began.
+    """
+
+    completed: int = 0
+    duplicate: int = 0
+    unchanged: int = 0
+    skipped: int = 0
+    failed: int = 0
+    refused: int = 0
+    chunks: int = 0
+    reasons: tuple[tuple[str, str], ...] = ()
+
+    def __add__(self, other: "Loaded") -> "Loaded":
+        """Sum up what two slices came to."""
+        return Loaded(
+            self.completed + other.completed,
+            self.duplicate + other.duplicate,
+            self.unchanged + other.unchanged,
+            self.skipped + other.skipped,
+            self.failed + other.failed,
+            self.refused + other.refused,
+            self.chunks + other.chunks,
+            (self.reasons + other.reasons)[:MOST_REASONS],
+        )
 
 
 @dataclass(frozen=True, slots=True)

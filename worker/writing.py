@@ -2,8 +2,10 @@
 
 import logging
 import random
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
@@ -17,11 +19,12 @@ from worker.errors import DocumentError, TransientError
 from worker.patience import patiently
 from worker.resources import Resources
 from worker.settings import Settings
-from worker.types import Status
+from worker.types import Lane, Status
 
 log = logging.getLogger(__name__)
 
 WRITE_SECONDS = 300
+ROOM_POLL_SECONDS = 0.2
 
 Later = tuple[Claimed, TransientError]
 
@@ -95,26 +98,53 @@ class Writer:
         self, works: Sequence[Work], settled: Sequence[Settled], later: Sequence[Later], *, final: bool
     ) -> None:
         """Try the write again while the trouble passes. A repeated commit meets the fence."""
+        self._await_room(sum(end - start for start, end in (work.rows for work in works)))
         self.written += patiently(
             lambda: self._transaction(works, settled, later, final=final), self._must_stop
         )
+
+    def _await_room(self, rows: int) -> None:
+        """Wait while too much is unsealed, holding no connection. Who must stop writes all the same."""
+        room = rows == 0
+        while not (room or self._must_stop()):
+            room = patiently(partial(self._has_room, rows), self._must_stop)
+            time.sleep(0 if room else ROOM_POLL_SECONDS)
+
+    def _has_room(self, rows: int) -> bool:
+        with transaction(self._resources.engine) as connection:
+            return segments.has_room(connection, self._resources.settings, rows, Lane.INTERACTIVE)
 
     def _transaction(
         self, works: Sequence[Work], settled: Sequence[Settled], later: Sequence[Later], *, final: bool
     ) -> Counter[str]:
         with transaction(self._resources.engine, WRITE_SECONDS) as connection:
-            held = self._fence(connection, final=final)
-            standing = self._lock(connection, works, settled)
-            works, settled = _still_wanted(standing, works, settled)
-            self._replace_chunks(connection, works, settled)
-            outcomes = [*(work.settled() for work in works), *settled]
-            edited = [work.document.document_id for work in works if work.document.fingerprint]
-            documents.give_up_fingerprints(connection, edited)
-            done = documents.settle(connection, outcomes) + self._put_off(connection, later)
-            followed = [outcome.document_id for outcome in outcomes if outcome.document_id in standing.known]
-            duplicates.release_duplicates(connection, followed)
-            if final and done < held:
-                batches.hand_back(connection, self._lease)
+            return self.write_within(connection, works, settled, later, final=final)
+
+    def write_within(
+        self,
+        connection: Connection,
+        works: Sequence[Work],
+        settled: Sequence[Settled],
+        later: Sequence[Later] = (),
+        *,
+        final: bool = True,
+    ) -> Counter[str]:
+        """Write in the caller's transaction, once; gives the number of outcomes by status.
+
+        Raises LeaseLostError and DBAPIError.
+        """
+        held = self._fence(connection, final=final)
+        standing = self._lock(connection, works, settled)
+        works, settled = _still_wanted(standing, works, settled)
+        self._replace_chunks(connection, works, settled)
+        outcomes = [*(work.settled() for work in works), *settled]
+        edited = [work.document.document_id for work in works if work.document.fingerprint]
+        documents.give_up_fingerprints(connection, edited)
+        done = documents.settle(connection, outcomes) + self._put_off(connection, later)
+        followed = [outcome.document_id for outcome in outcomes if outcome.document_id in standing.known]
+        duplicates.release_duplicates(connection, followed)
+        if final and done < held:
+            batches.hand_back(connection, self._lease)
         return Counter(outcome.status.value for outcome in outcomes)
 
     def _fence(self, connection: Connection, *, final: bool) -> int:

@@ -16,6 +16,7 @@ import pytest
 from sqlalchemy import Connection, text
 from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
+from tests.conftest import Run, command
 from worker.errors import Exit
 from worker.producer import Document, submit
 from worker.settings import Settings
@@ -28,32 +29,7 @@ application()
 print(sorted({"sqlalchemy", "celery", "pydantic", "rich.console", "redis"} & set(sys.modules)))
 """
 
-Run = Callable[..., subprocess.CompletedProcess[bytes]]
 Drain = Callable[[], dict[str, int]]
-
-
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "worker.cli", *arguments]
-
-
-@pytest.fixture
-def ingest(settings: Settings, tmp_path: Path) -> Run:
-    """Run a command of `ingest` to its end, in the folder of the test."""
-
-    def run(*arguments: str | Path, stdin: bytes = b"", **environment: str) -> Any:
-        done = subprocess.run(
-            command(*map(str, arguments)),
-            input=stdin,
-            capture_output=True,
-            cwd=tmp_path,
-            env={**os.environ, **environment},
-            timeout=120,
-            check=False,
-        )
-        assert b"Traceback" not in done.stderr, done.stderr.decode()
-        return done
-
-    return run
 
 
 @pytest.fixture

@@ -203,10 +203,17 @@ def test_full_disk_is_named() -> None:
 
 
 def test_sizes_follow_the_machine() -> None:
-    small = configuration(Machine(1 * GB, 64 << 20), durable=True, socket_folder="/s")
-    large = configuration(Machine(256 * GB, 128 * GB), durable=True, socket_folder="/s")
+    small = configuration(Machine(1 * GB, 64 << 20, 8), durable=True, socket_folder="/s")
+    large = configuration(Machine(256 * GB, 128 * GB, 8), durable=True, socket_folder="/s")
     assert small["shared_buffers"] == "128MB"
     assert small["max_parallel_maintenance_workers"] == "0"
     assert large["shared_buffers"] == "4096MB"
     assert large["maintenance_work_mem"] == "2048MB"
-    assert "max_parallel_maintenance_workers" not in large
+    assert large["max_parallel_maintenance_workers"] == "2"
+
+
+@pytest.mark.parametrize(("cores", "workers"), [(1, "0"), (2, "0"), (3, "1"), (64, "2")])
+def test_a_build_leaves_a_core_to_searches(cores: int, workers: str) -> None:
+    machine = Machine(8 * GB, 8 * GB, cores)
+    built = configuration(machine, durable=True, socket_folder="/s")
+    assert built["max_parallel_maintenance_workers"] == workers

@@ -388,20 +388,66 @@ def test_without_shared_memory_one_process_builds(
 def test_rows_without_an_index_hold_ingestion_up(
     resources: Resources, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("MAX_UNSEALED_ROWS", "60")
-    monkeypatch.setenv("BATCH_DOCUMENTS", "1")
-    load_settings.cache_clear()
-    bounded = Resources(load_settings())
+    bounded = _bounded(monkeypatch, 55)
     submit([document(str(number)) for number in range(8)])
     for _ in range(8):
         _work_off(bounded, connection)
         held = segments.unsealed_rows(connection)
-        assert held <= 60
+        assert held <= 55
         if value(connection, "SELECT count(*) FROM documents WHERE status = 'pending'"):
             assert held > 0
             assert dispatch(bounded) == 0
         run_chore(bounded, "seal")  # and dispatches: there is room again
     assert value(connection, "SELECT count(*) FROM chunks") == 200
+
+
+def test_a_batch_waits_for_room_before_its_write(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bounded = _bounded(monkeypatch, 60)
+    submit([document(str(number)) for number in range(2)])
+    _work_off(bounded, connection)
+    assert segments.unsealed_rows(connection) == 50
+    submit([document("more")])
+    asked: list[bool] = []
+    has_room = segments.has_room
+
+    def watched(*arguments: Any) -> bool:
+        asked.append(has_room(*arguments))
+        if not asked[-1]:
+            run_chore(bounded, "seal")
+        return asked[-1]
+
+    monkeypatch.setattr(segments, "has_room", watched)
+    batch_id = value(connection, "SELECT batch_id FROM batches WHERE state = 'queued'")
+    assert ingest_batch(bounded, batch_id, "test") == {"completed": 1}
+    assert asked[:2] == [False, True]
+    assert segments.unsealed_rows(connection) == 25
+
+
+def test_who_must_stop_writes_without_room(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    bounded = _bounded(monkeypatch, 60)
+    submit([document(str(number)) for number in range(2)])
+    _work_off(bounded, connection)
+    submit([document("more")])
+    stop = False
+
+    def full(*_: Any) -> bool:
+        nonlocal stop
+        stop = True
+        return False
+
+    monkeypatch.setattr(segments, "has_room", full)
+    batch_id = value(connection, "SELECT batch_id FROM batches WHERE state = 'queued'")
+    done = ingest_batch(bounded, batch_id, "test", stopping=lambda: stop)
+    assert (done, segments.unsealed_rows(connection)) == ({"completed": 1}, 75)
+
+
+def _bounded(monkeypatch: pytest.MonkeyPatch, most: int) -> Resources:
+    monkeypatch.setenv("MAX_UNSEALED_ROWS", str(most))
+    monkeypatch.setenv("BATCH_DOCUMENTS", "1")
+    load_settings.cache_clear()
+    return Resources(load_settings())
 
 
 def _work_off(resources: Resources, connection: Connection) -> None:

@@ -201,11 +201,11 @@ BLOCKED: Any = Build("chunks_s000003", "waiting for old snapshots", 77, None, "a
 def test_who_keeps_a_build_waiting_is_named() -> None:
     [found] = [
         finding
-        for finding in judge(health(segments=Segments({"sealing": 3}, 80_000, [BLOCKED])), settings())
+        for finding in judge(health(segments=Segments({"sealing": 3}, 40_000, [BLOCKED])), settings())
         if finding.name == "sealing"
     ]
     assert found.seen == (
-        "80,000 rows without a vector index, at most 80,000; the index of chunks_s000003 waits for session 77"
+        "40,000 rows without a vector index, at most 33,156; the index of chunks_s000003 waits for session 77"
         " (a report), whose transaction began 10 min ago; ingestion waits"
     )
     assert found.mend == "end the session 77"
@@ -225,8 +225,8 @@ def test_sound_system_has_no_findings() -> None:
         ({"runs": [Run("dispatch", ago=1e4)]}, "beat", "warning"),
         ({"runs": [Run("vacuum", "failed")]}, "chores", "failed"),
         ({"runs": [Run("indexes", invalid=["broken_idx"])]}, "indexes", "failed"),
-        ({"segments": Segments({"open": 1, "sealing": 3}, 70_000, [])}, "sealing", "warning"),
-        ({"segments": Segments({"open": 1, "sealing": 1}, 30_000, [BLOCKED])}, "sealing", "ok"),
+        ({"segments": Segments({"open": 1, "sealing": 3}, 32_000, [])}, "sealing", "warning"),
+        ({"segments": Segments({"open": 1, "sealing": 1}, 20_000, [BLOCKED])}, "sealing", "ok"),
         ({"oldest_waiting_seconds": 700.0}, "backlog", "warning"),
         ({"oldest_waiting_seconds": 5.0}, "backlog", "ok"),
         ({"oldest_waiting_seconds": 700.0, "alive": {}}, "backlog", "ok"),

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from worker.errors import DocumentError
-from worker.steps.given import dump, given_hash, parse
-from worker.types import GivenChunk
+from worker.steps.given import content_hash, dump, given_hash, parse, with_vectors
+from worker.types import EmbeddingType, GivenChunk
 
 TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20)
 CHUNKS = st.builds(
@@ -146,5 +146,28 @@ def test_hashes_stay_what_they_are() -> None:
         "8481c8582a73b3ba64d6506da480d877324f34bae0fb970c71b5d24bc57c06c7"
     )
     assert given_hash("m", GivenChunk("t", [1, 2.5])).hex() == (
-        "d361734404fb2fc2570fa494f6e2e61ae9ac481053ff4014138d79c5193659f7"
+        "5117973d1c8b3a5b6579a4890ce04b159d1b90fe39a6a478a4fbaf9344fc0b76"
     )
+
+
+def test_vectors_are_checked_for_the_column_they_go_into() -> None:
+    large = [GivenChunk("t", [1e5, 0, 0, 1])]
+    (stored,) = with_vectors(large, dimension=4, column_type=EmbeddingType.VECTOR)
+    assert stored == GivenChunk("t", stored.vector)
+    with pytest.raises(DocumentError, match="too large for halfvec"):
+        with_vectors(large, dimension=4, column_type=EmbeddingType.HALFVEC)
+
+
+def test_a_content_is_told_by_all_of_its_chunks() -> None:
+    one = GivenChunk("t", [1, 2.5], ("a",), {"k": 1})
+    same = GivenChunk("t", np.asarray([1, 2.5], np.float32), ("a",), {"k": 1})  # type: ignore[arg-type] # an array
+    others = [
+        GivenChunk("u", [1, 2.5], ("a",), {"k": 1}),
+        GivenChunk("t", [1, 2], ("a",), {"k": 1}),
+        GivenChunk("t", None, ("a",), {"k": 1}),
+        GivenChunk("t", [1, 2.5], ("b",), {"k": 1}),
+        GivenChunk("t", [1, 2.5], ("a",), {"k": 2}),
+    ]
+    assert content_hash([one]) == content_hash([same])
+    hashes = {content_hash(chunks) for chunks in ([one], [one, one], [], *([other] for other in others))}
+    assert len(hashes) == 3 + len(others)

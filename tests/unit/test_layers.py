@@ -13,7 +13,7 @@ FILES = sorted((ROOT / "worker").rglob("*.py"))
 
 # From the top down. The first part of a module's name below `worker` tells its layer; "" is worker itself.
 LAYERS = [
-    ("entry", "app tasks lifecycle transport producer submitting document cli stack"),
+    ("entry", "app tasks lifecycle transport producer submitting loading load_slice document cli stack"),
     (
         "services",
         (
@@ -44,9 +44,11 @@ ERRORS = {"DBAPIError", "SQLAlchemyError"}
 SQLALCHEMY = {
     "worker.cli": (ERRORS, "an error that reaches main() becomes one line"),
     "worker.dispatch": (ERRORS | {"Connection"}, "what fails here, beat does"),
+    "worker.encoding": ({"Connection"}, "type of what it hands to db/"),
     "worker.ingest": (ERRORS, "database trouble is the batch's, not a document's"),
     "worker.lease": (ERRORS | {"Engine"}, "a beat that fails is tried again"),
     "worker.lifecycle": (ERRORS, "a heartbeat that fails must not end the worker"),
+    "worker.load_slice": (ERRORS | {"Connection"}, "one write, then each document alone"),
     "worker.producer": ({"Connection"}, "type of what it hands to db/"),
     "worker.resources": (ERRORS | {"Connection", "Engine"}, "owns the engines; retries what passes"),
     "worker.submitting": ({"Connection"}, "type of what it hands to db/"),

@@ -11,7 +11,14 @@ import time
 from types import FrameType
 from typing import NoReturn
 
-from worker.errors import BrokerUnavailableError, DocumentError, Exit, IngestError, SchemaError
+from worker.errors import (
+    BrokerUnavailableError,
+    DocumentError,
+    Exit,
+    IngestError,
+    InterruptedLoad,
+    SchemaError,
+)
 
 _OUTPUTS = {1: "stdout", 2: "stderr"}
 _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -147,7 +154,7 @@ def _ended(code: object) -> int:
 def _failed(error: IngestError | str, code: Exit = Exit.USAGE) -> int:
     from worker.cli.output import note
 
-    note(f"error: {error}")
+    note(str(error) if isinstance(error, InterruptedLoad) else f"error: {error}")
     return error.exit_code if isinstance(error, IngestError) else code
 
 

@@ -2,9 +2,9 @@
 
 import typer
 
-from worker.cli import add, change, demo, doctor, maintain, migrate, processes, search, status, up
+from worker.cli import add, change, demo, doctor, load, maintain, migrate, processes, search, status, up
 
-_FAMILIES = (add, status, search, change, migrate, doctor, maintain, processes, up, demo)
+_FAMILIES = (add, load, status, search, change, migrate, doctor, maintain, processes, up, demo)
 
 
 def application() -> typer.Typer:

@@ -113,7 +113,7 @@ def _check_root(path: Path, shown: str, settings: Settings) -> None:
 
 def _read_stdin(limit: int) -> bytes:
     try:
-        content = _open_stdin().read(limit + 1)
+        content = open_stdin().read(limit + 1)
     except OSError as error:
         raise SourceError(f"standard input cannot be read: {error.strerror}", "pipe text into it") from None
     if len(content) > limit:
@@ -121,7 +121,8 @@ def _read_stdin(limit: int) -> bytes:
     return content
 
 
-def _open_stdin() -> BinaryIO:
+def open_stdin() -> BinaryIO:
+    """Give standard input as bytes. Raises SourceError where it is closed."""
     if sys.__stdin__ is None:  # sys.stdin is the null device then, and an empty document nobody meant
         raise SourceError("standard input is closed", "pipe text into it: `… | ingest add -`")
     return sys.stdin.buffer

@@ -104,7 +104,7 @@ def _indexes(health: Health) -> Finding:
 
 
 def _sealing(health: Health, settings: Settings) -> Finding:
-    rows, most = health.segments.unsealed_rows, settings.max_unsealed_rows
+    rows, most = health.segments.unsealed_rows, settings.most_unsealed_rows
     seen = f"{rows:,} rows without a vector index, at most {most:,}"
     blocked = next((build for build in health.segments.builds if build.blocker), None)
     if blocked:

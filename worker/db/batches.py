@@ -34,20 +34,6 @@ def lock_dispatch(connection: Connection) -> None:
     connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _DISPATCH_LOCK})
 
 
-def rows_under_way(connection: Connection, chunk_size: int) -> int:
-    """Give about how many rows the unfinished batches will write, rather too many than too few.
-
-    A document has one chunk at least, and neighbours that would fit into one chunk are not left apart.
-    """
-    found = connection.execute(
-        text("""
-            SELECT count(*) + 2 * coalesce(sum(coalesce(size_bytes, :unknown)), 0) / :chunk_size
-            FROM documents WHERE batch_id IN (SELECT batch_id FROM batches WHERE finished_at IS NULL)"""),
-        {"unknown": _UNKNOWN_SIZE, "chunk_size": chunk_size},
-    )
-    return int(found.scalar_one())
-
-
 def queued_count(connection: Connection, lane: Lane) -> int:
     """Count the batches that are published and not claimed."""
     found = connection.execute(
@@ -62,11 +48,20 @@ def form(connection: Connection, lane: Lane, settings: Settings) -> UUID | None:
     for tenant_id in _next_tenants(connection, lane):
         waiting = _waiting(connection, lane, tenant_id, settings.batch_documents // _SHARE[lane] or 1)
         if chosen := _fill(waiting, settings.batch_bytes):
-            return _record(connection, lane, tenant_id, chosen)
+            _note_turn(connection, lane, tenant_id)
+            return record(connection, lane, tenant_id, chosen)
     return None
 
 
-def _record(connection: Connection, lane: Lane, tenant_id: UUID, chosen: list[UUID]) -> UUID:
+def _note_turn(connection: Connection, lane: Lane, tenant_id: UUID) -> None:
+    connection.execute(
+        text(f"UPDATE tenants SET {lane.value}_served_at = clock_timestamp() WHERE tenant_id = :tenant_id"),
+        {"tenant_id": tenant_id},
+    )
+
+
+def record(connection: Connection, lane: Lane, tenant_id: UUID, chosen: Sequence[UUID]) -> UUID:
+    """Record a batch of a tenant's documents, taken from whatever batch they were in; gives its id."""
     batch_id: UUID = connection.execute(
         text("""
             INSERT INTO batches (tenant_id, lane, documents, published_at, publications)
@@ -75,11 +70,7 @@ def _record(connection: Connection, lane: Lane, tenant_id: UUID, chosen: list[UU
     ).scalar_one()
     connection.execute(
         text("UPDATE documents SET batch_id = :batch_id, updated_at = now() WHERE document_id = ANY(:ids)"),
-        {"batch_id": batch_id, "ids": chosen},
-    )
-    connection.execute(
-        text(f"UPDATE tenants SET {lane.value}_served_at = clock_timestamp() WHERE tenant_id = :tenant_id"),
-        {"tenant_id": tenant_id},
+        {"batch_id": batch_id, "ids": list(chosen)},
     )
     return batch_id
 

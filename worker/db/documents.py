@@ -144,6 +144,16 @@ def _bytes(value: Any) -> bytes | None:
     return None if value is None else bytes(value)
 
 
+def take_over(connection: Connection, document_ids: Sequence[UUID]) -> None:
+    """Take documents from the batches that process them: what those come to is dropped by their fence."""
+    move(
+        connection,
+        Status.PENDING,
+        where="d.document_id = ANY(:ids) AND d.status = 'processing'",
+        ids=list(document_ids),
+    )
+
+
 class Standing(NamedTuple):
     """What became of documents since they were claimed.
 

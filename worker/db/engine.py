@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from typing import TypeVar
 
 from pydantic import SecretStr
@@ -76,6 +77,12 @@ def transaction(engine: Engine, statement_seconds: int = 60, lock_seconds: int =
             )
         )
         yield connection
+
+
+def clock(connection: Connection) -> datetime:
+    """Give the database's time, now."""
+    now: datetime = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
+    return now
 
 
 def is_retryable(error: BaseException) -> bool:

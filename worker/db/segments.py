@@ -6,7 +6,8 @@ from typing import NamedTuple
 from sqlalchemy import Connection, text
 
 from worker.errors import SchemaError
-from worker.types import SegmentState
+from worker.settings import Settings
+from worker.types import Lane, SegmentState
 
 # What a search sees: every committed chunk is in exactly one of these, or in the trash.
 VISIBLE = (SegmentState.OPEN, SegmentState.SEALING, SegmentState.SEALED)
@@ -171,6 +172,17 @@ def unsealed_rows(connection: Connection) -> int:
         {"states": [state.value for state in UNSEALED]},
     )
     return int(found.scalar_one())
+
+
+def has_room(connection: Connection, settings: Settings, rows: int, lane: Lane = Lane.BULK) -> bool:
+    """Tell whether so many rows may come without an index: what every search reads is bounded.
+
+    Bulk leaves a tenth of the bound to what a person waits for. What does not fill a segment may always
+    come: only a full one is sealed.
+    """
+    unsealed = unsealed_rows(connection)
+    most = settings.most_unsealed_rows * (10 if lane is Lane.INTERACTIVE else 9) // 10
+    return unsealed + rows <= most or unsealed < settings.rows_of_segment
 
 
 def in_list(segments: Sequence[int]) -> str:

@@ -2,9 +2,10 @@
 
 import base64
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from datetime import datetime
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Connection, text
@@ -117,6 +118,51 @@ def submit(
     ).all()
     new = [row.document_id for row in written if row.requested_version == 1]
     return new, [row.document_id for row in written if row.requested_version > 1]
+
+
+class Present(NamedTuple):
+    """A live document that is there before a load. `content_hash`: of what it holds, or points at."""
+
+    document_id: UUID
+    content_hash: bytes | None
+    as_loaded: bool
+    metadata: Mapping[str, Any]
+    touched: bool
+
+
+def present(
+    connection: Connection, scope: Scope, source_paths: Sequence[str], recipe: bytes, since: datetime
+) -> dict[str, Present]:
+    """Give a scope's live documents of these paths. `touched`: changed after `since`.
+
+    `as_loaded`: settled, of type `chunks`, and as this recipe makes it, or a duplicate.
+    """
+    found = connection.execute(
+        text(f"""
+            SELECT d.source_path, d.document_id, d.content_hash, d.metadata, d.updated_at > :since AS touched,
+                   d.file_type = 'chunks' AND (d.status = 'duplicate' OR d.status = 'completed' AND
+                       d.fingerprint = sha256(d.content_hash || :recipe || convert_to(d.file_type, 'UTF8'))
+                   ) AS as_loaded
+            FROM documents d
+            WHERE {scope.condition()} AND d.source_key = ANY(:keys) AND d.deleted_at IS NULL
+            ORDER BY d.document_id FOR NO KEY UPDATE"""),
+        {
+            **scope.parameters,
+            "keys": [source_key(source_path) for source_path in source_paths],
+            "recipe": recipe,
+            "since": since,
+        },
+    )
+    return {
+        row.source_path: Present(
+            row.document_id,
+            None if row.content_hash is None else bytes(row.content_hash),
+            bool(row.as_loaded),
+            row.metadata,
+            row.touched,
+        )
+        for row in found
+    }
 
 
 def unsettled(connection: Connection, scope: Scope, source_paths: Sequence[str]) -> list[UUID]:

@@ -260,7 +260,8 @@ def _machine() -> Machine:
     with suppress(OSError, ValueError):
         memory = min(memory, int(_CGROUP_LIMIT.read_text()))
     shared = Path("/dev/shm")  # noqa: S108 -- asked for its size only
-    return Machine(memory, shutil.disk_usage(shared).free if shared.exists() else memory)
+    free = shutil.disk_usage(shared).free if shared.exists() else memory
+    return Machine(memory, free, os.cpu_count() or 1)
 
 
 def _failure(what: str, said: str, log: Path) -> StackError:

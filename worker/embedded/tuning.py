@@ -1,4 +1,4 @@
-"""How PostgreSQL is configured for one machine: pure, from its memory."""
+"""How PostgreSQL is configured for one machine: pure, from its memory and its cores."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,14 +6,18 @@ from dataclasses import dataclass
 _MB = 1 << 20
 _GB = 1 << 30
 _SMALL_SHM = 512 * _MB
+# Beside the process that leads a build. A core is left to searches: with every core building, their p95
+# doubles, and where rows come in meanwhile, building is no faster (docs/benchmarks.md, sealing).
+_BUILD_WORKERS = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What sizes depend on, in bytes. `shared` is what /dev/shm has left."""
+    """What sizes depend on, in bytes and cores. `shared` is what /dev/shm has left."""
 
     memory: int
     shared: int
+    cores: int
 
 
 def configuration(machine: Machine, *, durable: bool, socket_folder: str) -> dict[str, str]:
@@ -56,10 +60,9 @@ def _sized(machine: Machine) -> dict[str, str]:
         "maintenance_work_mem": build if machine.shared < _SMALL_SHM else min(build, machine.shared // 2),
     }
     rendered = {name: f"{max(size // _MB, 16)}MB" for name, size in sizes.items()}
-    if machine.shared < _SMALL_SHM:
-        # A parallel HNSW build takes maintenance_work_mem out of /dev/shm, which containers keep at 64 MB.
-        rendered["max_parallel_maintenance_workers"] = "0"
-    return rendered
+    # A parallel HNSW build takes maintenance_work_mem out of /dev/shm, which containers keep at 64 MB.
+    parallel = 0 if machine.shared < _SMALL_SHM else min(_BUILD_WORKERS, machine.cores - 2)
+    return rendered | {"max_parallel_maintenance_workers": str(max(parallel, 0))}
 
 
 def quoted(text: str) -> str:

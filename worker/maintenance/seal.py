@@ -54,7 +54,7 @@ def run(resources: Resources, connection: Connection) -> dict[str, Any]:
 
 
 def _close_if_full(resources: Resources, connection: Connection) -> bool:
-    fill = segments.fill(connection, resources.settings.segment_rows)
+    fill = segments.fill(connection, resources.settings.rows_of_segment)
     if not is_full(fill, resources.settings):
         return False
     with transaction(resources.engine) as opening:
@@ -69,7 +69,7 @@ def _close_if_full(resources: Resources, connection: Connection) -> bool:
 
 def is_full(fill: segments.Fill, settings: Settings) -> bool:
     """Tell whether the open segment is to be closed. One whose leaf is gone is: the next can be written."""
-    if fill.rows is None or fill.rows >= settings.segment_rows:
+    if fill.rows is None or fill.rows >= settings.rows_of_segment:
         return True
     large = fill.size_bytes >= settings.segment_bytes
     old = fill.age_seconds >= settings.segment_seconds

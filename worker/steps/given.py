@@ -1,9 +1,10 @@
-"""Chunks, and perhaps vectors, that the producer made: how they travel in `documents.content`."""
+"""Chunks, and perhaps vectors, that the producer made: what they must be, their hashes, how they are kept."""
 
 import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,8 @@ import numpy as np
 from worker.errors import DocumentError
 from worker.steps.fingerprint import canonical_json, chunk_hash
 from worker.steps.storable import metadata_json, storable
-from worker.types import GivenChunk
+from worker.steps.vectors import checked
+from worker.types import EmbeddingType, GivenChunk
 
 
 def dump(chunks: Sequence[GivenChunk]) -> bytes:
@@ -24,6 +26,34 @@ def dump(chunks: Sequence[GivenChunk]) -> bytes:
     return canonical_json({"chunks": [_record(chunk) for chunk in cleaned]}).encode()
 
 
+def with_vectors(
+    chunks: Sequence[GivenChunk], *, dimension: int, column_type: EmbeddingType
+) -> list[GivenChunk]:
+    """Give chunks as they are to be stored, their vectors big-endian in single precision.
+
+    Raises DocumentError: "bad_chunks", "vector_missing", "bad_metadata", and what `checked` raises.
+    """
+    described = [_described(number, chunk) for number, chunk in enumerate(chunks, 1)]
+    if not described:
+        return []
+    vectors = [_present(number, chunk, dimension) for number, chunk in enumerate(chunks, 1)]
+    single = checked(vectors, count=len(vectors), dimension=dimension, column_type=EmbeddingType.VECTOR)
+    if column_type is not EmbeddingType.VECTOR:
+        checked(single, count=len(vectors), dimension=dimension, column_type=column_type)
+    return [replace(chunk, vector=vector) for chunk, vector in zip(described, single, strict=True)]
+
+
+def _present(number: int, chunk: GivenChunk, dimension: int) -> Sequence[float]:
+    if chunk.vector is None:
+        raise DocumentError("vector_missing", f"chunk {number} has no vector; submit the document instead")
+    if len(chunk.vector) != dimension:
+        raise DocumentError(
+            "vector_dimension",
+            f"chunk {number}: vectors have {len(chunk.vector)} dimensions, the database holds {dimension}",
+        )
+    return chunk.vector
+
+
 def _record(chunk: GivenChunk) -> dict[str, object]:
     return {
         "text": chunk.text,
@@ -34,14 +64,22 @@ def _record(chunk: GivenChunk) -> dict[str, object]:
 
 
 def _cleaned(number: int, chunk: GivenChunk) -> GivenChunk:
+    described = _described(number, chunk)
+    if chunk.vector is None:
+        return described
+    return replace(described, vector=_numbers(number, chunk.vector))
+
+
+def _described(number: int, chunk: GivenChunk) -> GivenChunk:
+    """Give a chunk without its vector, storable."""
     text = storable(chunk.text)
     if not text.strip():
         raise DocumentError("bad_chunks", f"chunk {number} has no text")
     return GivenChunk(
         text,
-        None if chunk.vector is None else _numbers(number, chunk.vector),
+        None,
         tuple(storable(title) for title in chunk.heading_path),
-        json.loads(metadata_json(chunk.metadata)),
+        {} if chunk.metadata == {} else json.loads(metadata_json(chunk.metadata)),
     )
 
 
@@ -79,5 +117,22 @@ def given_hash(model: str, chunk: GivenChunk) -> bytes:
     """Hash a given chunk: one with a vector is equal only to one with the same vector."""
     if chunk.vector is None:
         return chunk_hash(model, chunk.text)
-    digest = hashlib.sha256(np.asarray(chunk.vector, dtype=">f8").tobytes()).hexdigest()
-    return chunk_hash(f"given:{digest}", chunk.text)
+    return chunk_hash(f"given:{_digest(chunk.vector)}", chunk.text)
+
+
+def content_hash(chunks: Sequence[GivenChunk]) -> bytes:
+    """Hash all that a document's given chunks are: the same however they came here."""
+    whole = hashlib.sha256()
+    for chunk in chunks:
+        vector = "" if chunk.vector is None else _digest(chunk.vector)
+        described = canonical_json(
+            {"text": chunk.text, "vector": vector, "path": chunk.heading_path, "metadata": chunk.metadata}
+        )
+        whole.update(hashlib.sha256(described.encode()).digest())
+    return whole.digest()
+
+
+def _digest(vector: Sequence[float]) -> str:
+    """Hash a vector in single precision, which is what is stored at most."""
+    with np.errstate(over="ignore"):
+        return hashlib.sha256(np.asarray(vector, dtype=">f4").tobytes()).hexdigest()

@@ -12,15 +12,21 @@ from worker.steps.decode import decode
 from worker.steps.fingerprint import canonical_json, chunk_hash, content_hash, fingerprint
 from worker.types import FileType, GivenChunk
 
+NOTHING: Mapping[str, int] = MappingProxyType({})
+
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A document's decoded text and the hashes that decide whether there is work."""
+    """A document's decoded text and the hashes that decide whether there is work.
+
+    `given`: the chunks the producer cut, of a document of type `chunks`.
+    """
 
     text: str
     content_hash: bytes
     fingerprint: bytes
     cleaned: Mapping[str, int]
+    given: Sequence[GivenChunk] = ()
 
 
 class Piece(NamedTuple):
@@ -36,24 +42,44 @@ class Piece(NamedTuple):
 
 
 def read(data: bytes, filename: str, file_type: FileType, recipe: bytes) -> Text:
-    """Decode and fingerprint. Raises SkipDocument where there is nothing to index."""
+    """Decode and fingerprint. Raises SkipDocument where there is nothing to index.
+
+    Raises DocumentError for given chunks that cannot be read: "bad_chunks", "vector_not_finite",
+    "bad_metadata".
+    """
     decoded = decode(data, filename=filename)
+    if file_type is FileType.CHUNKS:
+        return read_given(given.parse(decoded.text), recipe, decoded.cleaned)
     hashed = content_hash(decoded.text)
     return Text(decoded.text, hashed, fingerprint(hashed, recipe, file_type), decoded.cleaned)
 
 
-def split(text: str, file_type: FileType, *, model: str, size: int, overlap: int, most: int) -> list[Piece]:
-    """Cut a text into pieces, or read the pieces the producer cut.
+def read_given(chunks: Sequence[GivenChunk], recipe: bytes, cleaned: Mapping[str, int] = NOTHING) -> Text:
+    """Fingerprint the chunks a producer cut."""
+    hashed = given.content_hash(chunks)
+    return Text("", hashed, fingerprint(hashed, recipe, FileType.CHUNKS), cleaned, chunks)
 
-    Raises SkipDocument "empty" and DocumentError: "bad_chunks", "too_many_chunks" (over `most`).
+
+def split(text: Text, file_type: FileType, *, model: str, size: int, overlap: int, most: int) -> list[Piece]:
+    """Cut a text into pieces, or take the pieces the producer cut.
+
+    Raises SkipDocument "empty" and DocumentError "too_many_chunks" (over `most`).
     """
     if file_type is FileType.CHUNKS:
-        pieces = [_given(item, model) for item in given.parse(text)]
-    else:
-        pieces = [
-            Piece(span.text, span.end - span.start, chunk_hash(model, span.text), span.heading_path)
-            for span in chunk(text, file_type, size=size, overlap=overlap)
-        ]
+        return given_pieces(text.given, model=model, most=most)
+    pieces = [
+        Piece(span.text, span.end - span.start, chunk_hash(model, span.text), span.heading_path)
+        for span in chunk(text.text, file_type, size=size, overlap=overlap)
+    ]
+    return _bounded(pieces, most)
+
+
+def given_pieces(chunks: Sequence[GivenChunk], *, model: str, most: int) -> list[Piece]:
+    """Take the pieces the producer cut; raises as `split` does. `model` embeds those without a vector."""
+    return _bounded([_given(item, model) for item in chunks], most)
+
+
+def _bounded(pieces: list[Piece], most: int) -> list[Piece]:
     if not pieces:
         raise SkipDocument("empty", "it has no chunks")
     if len(pieces) > most:

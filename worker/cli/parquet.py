@@ -1,0 +1,131 @@
+"""Documents of a Parquet file: a row a chunk, the chunks of a document one after the other.
+
+Columns: source_path, text, vector (a list of numbers); where present: heading_path (a list of strings),
+metadata and document_metadata (an object as JSON text, a struct or a map).
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from worker.cli.records import Bad
+from worker.errors import IngestError, SourceError
+from worker.settings import Settings
+from worker.types import GivenChunk, GivenDocument
+
+NEEDED = ("source_path", "text", "vector")
+OPTIONAL = ("heading_path", "metadata", "document_metadata")
+_ROWS_A_PART = 512
+
+
+class Parquet:
+    """A Parquet file as a stream of documents; only a few hundred rows and one document are in memory."""
+
+    def __init__(self, file: BinaryIO, name: str, settings: Settings, bad: Bad) -> None:
+        self._name, self._settings, self._bad = name, settings, bad
+        self._file = _open(file, name)
+        self._columns = [*NEEDED, *(column for column in OPTIONAL if column in self._file.schema_arrow.names)]
+        self._read = 0
+        _check_columns(self._file.schema_arrow, name)
+
+    @property
+    def share(self) -> float:
+        """How much was read."""
+        return float(self._read / self._file.metadata.num_rows) if self._file.metadata.num_rows else 1.0
+
+    def __iter__(self) -> Iterator[GivenDocument]:
+        document: _Growing | None = None
+        for row, vector in self._rows():
+            self._read += 1
+            path = row["source_path"]
+            if path is None:
+                self._bad(f"{self._name}, row {self._read:,}", "source_path is null")
+                continue
+            if document is None or document.path != path:
+                if document:
+                    yield document.given()
+                document = _Growing(path, row, self._settings)
+            document.take(row, vector)
+        if document:
+            yield document.given()
+
+    def _rows(self) -> Iterator[tuple[Mapping[str, Any], Any]]:
+        """Give rows, without their vector, and their vectors as arrays."""
+        for part in self._file.iter_batches(batch_size=_ROWS_A_PART, columns=self._columns):
+            vectors = part.column("vector")
+            rows = part.drop_columns(["vector"]).to_pylist()
+            yield from zip(rows, (_array(scalar) for scalar in vectors), strict=True)
+
+
+class _Growing:
+    """A document whose rows are being read. What exceeds the limits is counted and dropped."""
+
+    def __init__(self, path: str, row: Mapping[str, Any], settings: Settings) -> None:
+        self.path = path
+        self._metadata = _object(row.get("document_metadata"))
+        self._most_chunks, self._most_bytes = settings.max_document_chunks, settings.max_document_bytes
+        self._chunks: list[GivenChunk] = []
+        self._bytes = 0
+
+    def take(self, row: Mapping[str, Any], vector: Any) -> None:
+        if len(self._chunks) > self._most_chunks or self._bytes > self._most_bytes:
+            return  # refused already, by what is here
+        text = row["text"] or ""
+        self._bytes += len(text) + (0 if vector is None else vector.nbytes)
+        headings = tuple(row.get("heading_path") or ())
+        self._chunks.append(GivenChunk(text, vector, headings, _object(row.get("metadata"))))
+
+    def given(self) -> GivenDocument:
+        return GivenDocument(self.path, self._chunks, self._metadata)
+
+
+def _array(scalar: Any) -> Any:
+    """Give a vector in single precision; None for a null, NaN for a null in it."""
+    if not scalar.is_valid:
+        return None
+    with np.errstate(over="ignore"):
+        return scalar.values.to_numpy(zero_copy_only=False).astype(np.float32)
+
+
+def _object(value: Any) -> Any:
+    """Give an object written as JSON, a struct or a map; what is none of them fails its document later."""
+    if value is None:
+        return {}
+    if isinstance(value, list):  # a map: its pairs
+        return dict(value)
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        return value
+
+
+def _open(file: BinaryIO, name: str) -> Any:
+    try:
+        from pyarrow import ArrowException
+        from pyarrow.parquet import ParquetFile
+    except ImportError:
+        raise IngestError(
+            f"{name} is Parquet, which pyarrow reads", "install it: pip install 'ingest-worker[parquet]'"
+        ) from None
+    try:
+        return ParquetFile(file)
+    except (ArrowException, OSError) as error:
+        reason = str(error).partition("\n")[0]
+        raise SourceError(f"{name} is no whole Parquet file: {reason}", "write it again") from None
+
+
+def _check_columns(schema: Any, name: str) -> None:
+    missing = [column for column in NEEDED if column not in schema.names]
+    if missing:
+        raise SourceError(
+            f"{name} has no column {', '.join(missing)}", f"it has {', '.join(schema.names)}; rename them"
+        )
+    kind = schema.field("vector").type
+    from pyarrow import types
+
+    if not (types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)):
+        raise SourceError(f"the column vector of {name} is {kind}", "it must be a list of numbers")

@@ -1,0 +1,230 @@
+"""One slice of a load: documents that bring their chunks and vectors, stored in one transaction.
+
+What a worker does in two transactions around the model, with a lease against its own death, is done
+here in one, through the same states: pending → processing → completed | duplicate | skipped | failed. A
+load that is cut short leaves whole slices, and nothing half done.
+
+    prepare   clean, check, hash                                             skipped · failed
+    tx        lock what is there → unchanged · refused → find owners → submit into a batch of its own
+              → claim → plan → encode → COPY → settle → end the batch        duplicate
+"""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
+
+from worker.buffer import RowBuffer
+from worker.db import batches, documents, duplicates, submissions
+from worker.db.documents import Claimed, Settled
+from worker.db.engine import describe, violates_constraint
+from worker.db.submissions import Present, Scope, Submission
+from worker.document import Document, submission
+from worker.encoding import Encoder, Work
+from worker.errors import DocumentError, SkipDocument
+from worker.resources import Resources
+from worker.settings import Settings
+from worker.steps import given, prepare
+from worker.steps.prepare import Piece, Text
+from worker.types import GivenDocument, Lane, Loaded, Status
+from worker.writing import Writer, ended
+
+_TWICE = "it comes twice; the first one counts"
+_LATE = "it changed since this load began, or comes twice: load it again"
+_NOTHING = Text("", b"", b"", {})
+
+
+@dataclass(slots=True)
+class _Load:
+    """A document on its way. `error`: why it is not stored. `owner`, `twin`: whose duplicate it is."""
+
+    row: Submission
+    size_bytes: int
+    text: Text = _NOTHING
+    pieces: list[Piece] = field(default_factory=list)
+    error: DocumentError | None = None
+    owner: UUID | None = None
+    twin: str | None = None
+
+    @property
+    def path(self) -> str:
+        return self.row.source_path
+
+    def outcome(self, document: Claimed, ids: Mapping[str, UUID]) -> Work | Settled:
+        """Give what is to be written, or what it came to. `ids`: of the slice's documents by path."""
+        if self.error:
+            status = Status.SKIPPED if isinstance(self.error, SkipDocument) else Status.FAILED
+            return ended(document, status, self.error)
+        work = Work(document, self.text, self.size_bytes, self.pieces)
+        if owner := self.owner or ids.get(self.twin or ""):
+            return work.duplicate(owner)
+        return work.unchanged() if self.text.fingerprint == document.fingerprint else work
+
+
+def _prepared(document: GivenDocument, mine: Resources) -> _Load:
+    """Clean, check and hash. Raises DocumentError for what cannot even be recorded."""
+    limit = mine.settings.max_document_bytes
+    load = _Load(submission(Document.loaded(document), limit), document.size_bytes)
+    try:
+        _read(load, document, mine)
+    except DocumentError as error:
+        load.error = error
+    return load
+
+
+def _read(load: _Load, document: GivenDocument, mine: Resources) -> None:
+    settings = mine.settings
+    if load.size_bytes > settings.max_document_bytes:
+        raise _too_large(f"{load.size_bytes:,} bytes", settings)
+    chunks = given.with_vectors(
+        document.chunks, dimension=settings.embedding_dimension, column_type=settings.embedding_type
+    )
+    load.text = prepare.read_given(chunks, mine.recipe)
+    load.pieces = prepare.given_pieces(chunks, model="", most=settings.max_document_chunks)
+
+
+def _too_large(what: str, settings: Settings) -> DocumentError:
+    return DocumentError("too_large", f"{what}; MAX_DOCUMENT_BYTES allows {settings.max_document_bytes:,}")
+
+
+class SliceLoader:
+    """Loads slices into one scope. `since`: when the load began, by the database's clock."""
+
+    def __init__(self, mine: Resources, scope: Scope, since: datetime) -> None:
+        self._resources, self._scope, self._since = mine, scope, since
+
+    def load(self, part: Sequence[GivenDocument]) -> Loaded:
+        """Prepare and store a slice."""
+        loads: dict[str, _Load] = {}
+        refused: list[tuple[str, str]] = []
+        for document in part:
+            try:
+                load = _prepared(document, self._resources)
+            except DocumentError as error:
+                refused.append((document.source_path, error.message))
+                continue
+            if load.path in loads:
+                refused.append((load.path, _TWICE))
+            else:
+                loads[load.path] = load
+        return self._store(list(loads.values())) + _refused(refused)
+
+    def _store(self, loads: Sequence[_Load]) -> Loaded:
+        """Store a slice; where that is refused, each document alone, with its own error."""
+        try:
+            return self._resources.transact(lambda connection: self._write(connection, loads))
+        except DBAPIError as error:
+            if len(loads) > 1:
+                return sum((self._store([alone]) for alone in loads), Loaded())
+            if violates_constraint(error, "documents_owner_key"):
+                return self._store(loads)  # another got the content first: now it is seen
+            if loads[0].error:
+                raise
+            loads[0].error = DocumentError("write_refused", f"PostgreSQL refused the rows: {describe(error)}")
+            return self._store(loads)
+
+    def _write(self, connection: Connection, loads: Sequence[_Load]) -> Loaded:
+        wanted, passed_over = self._wanted(connection, loads)
+        if not wanted:
+            return passed_over
+        lease, claimed = self._claim(connection, wanted)
+        ids = {document.source_path: document.document_id for document in claimed}
+        by_path = {load.path: load for load in wanted}
+        outcomes = [by_path[document.source_path].outcome(document, ids) for document in claimed]
+        works = [outcome for outcome in outcomes if isinstance(outcome, Work)]
+        settled = [outcome for outcome in outcomes if isinstance(outcome, Settled)]
+        with RowBuffer(self._resources.settings.write_buffer_bytes) as buffer:
+            encoder = Encoder(self._resources, buffer, lambda: None)
+            encoder.look_up(connection, self._scope.tenant_id, works)
+            for group in encoder.groups(works):
+                encoder.encode(group)
+            writer = Writer(self._resources, lease, buffer, lambda: True)
+            writer.write_within(connection, works, settled)
+        return passed_over + _counted(wanted, works, settled)
+
+    def _wanted(self, connection: Connection, loads: Sequence[_Load]) -> tuple[list[_Load], Loaded]:
+        """Lock what is there, and drop what is there as it should be, or what changed since we began."""
+        paths = [load.path for load in loads]
+        present = submissions.present(connection, self._scope, paths, self._resources.recipe, self._since)
+        wanted = [load for load in loads if not _is_there(load, present.get(load.path))]
+        late = [load.path for load in wanted if load.path in present and present[load.path].touched]
+        rest = [load for load in wanted if load.path not in late]
+        self._find_owners(connection, rest, present)
+        unchanged = Loaded(unchanged=len(loads) - len(wanted))
+        return rest, unchanged + _refused([(path, _LATE) for path in late])
+
+    def _find_owners(
+        self, connection: Connection, loads: Sequence[_Load], present: Mapping[str, Present]
+    ) -> None:
+        """Find whose contents these are. A duplicate keeps a copy: it may have to take the owner's place."""
+        good = [load for load in loads if not load.error]
+        hashes = [load.text.content_hash for load in good]
+        owners = duplicates.owners_of(connection, self._scope.tenant_id, self._scope.project_id, hashes)
+        ids = {load.path: present[load.path].document_id for load in good if load.path in present}
+        leaving = {ids[load.path]: load.text.content_hash for load in good if load.path in ids}
+        first: dict[bytes, str] = {}
+        for load in good:
+            content_hash = load.text.content_hash
+            owner = owners.get(content_hash)
+            owner = owner if owner is None or leaving.get(owner, content_hash) == content_hash else None
+            load.owner = owner if owner != ids.get(load.path) else None
+            twin = first.setdefault(content_hash, load.path)
+            load.twin = twin if load.owner is None and twin != load.path else None
+            load.row = replace(load.row, content=None)
+            if load.owner or load.twin:
+                self._keep_copy(load)
+
+    def _keep_copy(self, load: _Load) -> None:
+        content, settings = given.dump(load.text.given), self._resources.settings
+        if len(content) > settings.max_document_bytes:
+            load.error = _too_large(f"a duplicate, of {len(content):,} bytes written out", settings)
+        else:
+            load.row = replace(load.row, content=content)
+
+    def _claim(self, connection: Connection, loads: Sequence[_Load]) -> tuple[batches.Lease, list[Claimed]]:
+        """Record the documents and take them into processing, from whoever has them."""
+        new, changed = submissions.submit(
+            connection,
+            self._scope,
+            [load.row for load in loads],
+            lane=Lane.BULK,
+            recipe=self._resources.recipe,
+            checksum=True,
+        )
+        documents.take_over(connection, changed)
+        batch_id = batches.record(connection, Lane.BULK, self._scope.tenant_id, [*new, *changed])
+        lease = batches.claim(connection, batch_id, "load", self._resources.settings.lease_seconds)
+        assert lease  # nobody else sees it
+        return lease, documents.start(connection, batch_id)
+
+
+def _is_there(load: _Load, present: Present | None) -> bool:
+    return (
+        present is not None
+        and not load.error
+        and present.as_loaded
+        and present.content_hash == load.text.content_hash
+        and present.metadata == json.loads(load.row.metadata_json)
+    )
+
+
+def _refused(reasons: Sequence[tuple[str, str]]) -> Loaded:
+    return Loaded(refused=len(reasons), reasons=tuple(reasons))
+
+
+def _counted(loads: Sequence[_Load], works: Sequence[Work], settled: Sequence[Settled]) -> Loaded:
+    statuses = Counter(outcome.status for outcome in settled)
+    return Loaded(
+        completed=len(works),
+        unchanged=statuses[Status.COMPLETED],
+        duplicate=statuses[Status.DUPLICATE],
+        failed=statuses[Status.FAILED],
+        skipped=statuses[Status.SKIPPED],
+        chunks=sum(len(work.pieces) for work in works),
+        reasons=tuple((load.path, load.error.message) for load in loads if load.error),
+    )
