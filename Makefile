@@ -40,7 +40,7 @@ format: $(DEV) ## rewrite the code in style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(DEV) ## one benchmark (NAME=pipeline, writer, rerun, memory, edits)
+bench: $(DEV) ## one benchmark (NAME=pipeline, writer, rerun, memory, edits, sealing)
 	$(BIN)/python -m benchmarks $(NAME)
 
 docs-check: $(DEV) ## what the documents say is what the code does

@@ -368,6 +368,17 @@ def test_a_leaf_that_was_dropped_is_named_and_keeps_nobody_else_waiting(
     assert len(found_by(resources, vectors(1)[0], k=100)) == 25
 
 
+def test_an_index_that_somebody_dropped_is_built_again(
+    resources: Resources, drain: Drain, connection: Connection
+) -> None:
+    ingested(drain, document("a"))
+    seal(resources)
+    connection.execute(text("DROP INDEX chunks_s000001_embedding_idx"))
+    assert seal(resources)["sealed"] == ["chunks_s000001"]
+    assert indexes(connection) == {"chunks_s000001_embedding_idx": True}
+    assert seal(resources)["sealed"] == []
+
+
 # memory
 
 

@@ -35,7 +35,7 @@ def run(resources: Resources, connection: Connection) -> dict[str, Any]:
     sealed: list[str] = []
     errors: dict[int, DBAPIError] = {}
     while True:
-        for owed in segments.in_state(connection, SegmentState.SEALING):
+        for owed in _owed(connection):
             if owed.segment not in errors:
                 try:
                     _seal(connection, owed, settings)
@@ -51,6 +51,13 @@ def run(resources: Resources, connection: Connection) -> dict[str, Any]:
     if errors:
         raise next(iter(errors.values()))
     return {"sealed": sealed, "unsealed_rows": segments.unsealed_rows(connection)}
+
+
+def _owed(connection: Connection) -> list[Segment]:
+    """Give the segments that are owed an index; a sealed one, too, whose index somebody dropped."""
+    sealed = segments.in_state(connection, SegmentState.SEALED)
+    bare = [segment for segment in sealed if not builds.is_valid(connection, segment.leaf)]
+    return segments.in_state(connection, SegmentState.SEALING) + bare
 
 
 def _close_if_full(resources: Resources, connection: Connection) -> bool:
