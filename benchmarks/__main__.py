@@ -1,15 +1,16 @@
 """Run one benchmark by name, or `all` of them one after the other: python -m benchmarks NAME.
 
-SCALE (default 1) shrinks or stretches the data. Exits with 1 where a demand does not hold.
+SCALE (default 1) shrinks or stretches the data. Exits with 1 where a demand does not hold, with 2 where the
+benchmark cannot be run.
 """
 
 import subprocess
 import sys
 from importlib import import_module
 
-from benchmarks.report import Report, scale
+from benchmarks.report import BenchmarkError, Report, scale
 
-NAMES = ("pipeline", "writer", "rerun", "memory", "edits", "sealing")
+NAMES = ("pipeline", "writer", "rerun", "memory", "edits", "sealing", "halfvec", "peers", "growth")
 
 
 def main() -> int:
@@ -21,7 +22,11 @@ def main() -> int:
     if len(names) != 1 or names[0] not in NAMES:
         print(f"usage: python -m benchmarks {{{','.join((*NAMES, 'all'))}}}", file=sys.stderr)
         return 2
-    report: Report = import_module(f"benchmarks.{names[0]}").run(scale())
+    try:
+        report: Report = import_module(f"benchmarks.{names[0]}").run(scale())
+    except BenchmarkError as error:
+        print(error, file=sys.stderr)
+        return 2
     print(f"written to {report.write()}")
     return 0 if report.holds else 1
 

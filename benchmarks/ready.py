@@ -19,6 +19,7 @@ from worker.types import FileType, Lane
 from worker.writing import Writer
 
 DOCUMENTS, CHUNKS = 128, 20  # a batch
+BATCH_ROWS = DOCUMENTS * CHUNKS
 WORDS = "vector index segment chunk document search worker lease batch query " * 10
 # Embeddings of texts lie together by subject; uniform ones would be the hardest case, and nobody's.
 CLUSTERS, SPREAD = 200, 0.6
@@ -35,6 +36,17 @@ class Clustered:
         dice = np.random.default_rng((11, seed))
         noise = dice.standard_normal((count, self._centres.shape[1]))
         return (self._centres[dice.integers(CLUSTERS, size=count)] + SPREAD * noise).astype(np.float32)
+
+
+def batch_vectors(vectors: Clustered, name: str, batch: int) -> NDArray[np.float32]:
+    """Draw the vectors of a batch, the first being 1: the same for the same name."""
+    seed = int.from_bytes(hashlib.sha256(f"{name} {batch}".encode()).digest()[:4])
+    return vectors.draw(BATCH_ROWS, seed)
+
+
+def document_texts(name: str, batch: int, number: int) -> list[str]:
+    """Give the texts of a document's chunks, which begin with who they are."""
+    return [f"{name} {batch} {number} {chunk} {WORDS}" for chunk in range(CHUNKS)]
 
 
 class Given:
@@ -68,13 +80,14 @@ class ReadyWriter:
         resources.__dict__["embedder"] = self._model
         self._batch = 0
 
-    def write(self) -> int:
-        """Write a batch; gives how many rows."""
+    def write(self, vectors: NDArray[np.float32] | None = None) -> int:
+        """Write a batch; gives how many rows. `vectors`: its `batch_vectors`, drawn before."""
         self._batch += 1
+        if vectors is None:
+            vectors = batch_vectors(self._vectors, self._name, self._batch)
         lease, claimed = self._claimed()
         works = [self._work(document, number) for number, document in enumerate(claimed)]
-        seed = int.from_bytes(hashlib.sha256(f"{self._name} {self._batch}".encode()).digest()[:4])
-        self._model.hand_in(self._vectors.draw(len(works) * CHUNKS, seed))
+        self._model.hand_in(vectors)
         with RowBuffer(self._resources.settings.write_buffer_bytes) as buffer:
             encoder = Encoder(self._resources, buffer, lambda: None)
             for group in encoder.groups(works):
@@ -97,6 +110,6 @@ class ReadyWriter:
 
     def _work(self, document: documents.Claimed, number: int) -> Work:
         content_hash = document.document_id.bytes * 2
-        texts = [f"{self._name} {self._batch} {number} {chunk} {WORDS}" for chunk in range(CHUNKS)]
+        texts = document_texts(self._name, self._batch, number)
         pieces = [Piece(text, len(text), hashlib.sha256(text.encode()).digest()) for text in texts]
         return Work(document, Text("", content_hash, content_hash, {}), 1, pieces, all_new(CHUNKS))

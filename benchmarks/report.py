@@ -20,6 +20,10 @@ PACKAGES = (
 )  # fmt: skip
 
 
+class BenchmarkError(Exception):
+    """A benchmark cannot be run here. The message is for the person who asked for it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Demand:
     """What was asked for: `measured` at least (or at most) a number."""

@@ -1,0 +1,160 @@
+"""Our side of a comparison: ready rows into the open segment, and another process that seals beside."""
+
+import multiprocessing
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing.synchronize import Event
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.ready import BATCH_ROWS, Clustered, ReadyWriter, batch_vectors
+from benchmarks.stack import Stack
+from worker.db import segments
+from worker.db.engine import transaction
+from worker.db.migrate import migrate
+from worker.dispatch import has_room_for_rows
+from worker.maintenance.run import run_chore
+from worker.resources import Resources
+from worker.settings import Settings, read_settings
+from worker.types import Lane, SegmentState
+
+TENANT = "acme"
+LOOK_SECONDS = 0.1
+# The stack holds nothing back; what is sealed beside is held to the default.
+MOST_UNSEALED: int = Settings.model_fields["max_unsealed_rows"].default
+READY = {
+    "EMBEDDING_PROVIDER": "none",
+    "EMBEDDING_DIMENSION": "1536",
+    "MAX_UNSEALED_ROWS": str(MOST_UNSEALED),
+}
+
+Batches = list[NDArray[np.float32]]
+
+
+@contextmanager
+def empty_database(stack: Stack, name: str) -> Iterator[str]:
+    """Make a database on the stack's server, and drop it in the end; gives its address."""
+    stack.ask(f"CREATE DATABASE {name}")
+    try:
+        yield stack.settings.database_url.get_secret_value().replace("/ingest?", f"/{name}?")
+    finally:
+        stack.ask(f"DROP DATABASE {name} WITH (FORCE)")
+        stack.ask("CHECKPOINT")  # what is left to be written is not the next one's
+
+
+@contextmanager
+def own_database(stack: Stack, name: str, **settings: Any) -> Iterator[Resources]:
+    """Make a database of our schema for ready vectors."""
+    chosen: dict[str, Any] = {"embedding_provider": "none", "max_unsealed_rows": MOST_UNSEALED, **settings}
+    with empty_database(stack, name) as url:
+        resources = Resources(read_settings(database_url=url, **chosen))
+        migrate(resources.settings)
+        try:
+            yield resources
+        finally:
+            resources.close()
+
+
+def drawn(dimension: int, name: str, rows: int, done: int = 0) -> Batches:
+    """Draw the vectors of the batches that so many rows need, after those of `done` rows."""
+    vectors = Clustered(dimension)
+    numbers = range(done // BATCH_ROWS + 1, batches_of(done + rows) + 1)
+    return [batch_vectors(vectors, name, number) for number in numbers]
+
+
+def batches_of(rows: int) -> int:
+    """Give how many batches hold so many rows; one at least."""
+    return max(1, -(-rows // BATCH_ROWS))
+
+
+def burst(writer: ReadyWriter, batches: Batches) -> float:
+    """Write batches one after the other, from submission to commit; gives the seconds."""
+    begun = time.perf_counter()
+    for vectors in batches:
+        writer.write(vectors)
+    return time.perf_counter() - begun
+
+
+class Sealer:
+    """The process that seals what is full, as the schedule does in service, and in the end the rest, too."""
+
+    def __init__(self, process: Any, rest: Event) -> None:
+        self._process, self._rest = process, rest
+
+    def seal_the_rest(self) -> None:
+        """Have everything written sealed, also what does not fill a segment, and wait for it."""
+        self._rest.set()
+        while self._rest.is_set():
+            if not self._process.is_alive():
+                raise RuntimeError("the process that seals has ended")
+            time.sleep(LOOK_SECONDS / 10)
+
+
+@contextmanager
+def sealing(settings: Settings) -> Iterator[Sealer]:
+    """Seal in another process during the block."""
+    context = multiprocessing.get_context("spawn")
+    ready, rest, over = context.Event(), context.Event(), context.Event()
+    process = context.Process(target=_seal, args=(settings, ready, rest, over))
+    process.start()
+    try:
+        if not ready.wait(60):
+            raise RuntimeError("the process that seals did not start")
+        yield Sealer(process, rest)
+    finally:
+        over.set()
+        process.join()
+    if process.exitcode:
+        raise RuntimeError("the process that seals failed")
+
+
+def _seal(settings: Settings, ready: Event, rest: Event, over: Event) -> None:
+    resources = Resources(settings)
+    ready.set()
+    while not over.wait(LOOK_SECONDS):
+        wanted = rest.is_set()
+        run_chore(resources, "seal")
+        if wanted:
+            _close_the_open(resources)
+            run_chore(resources, "seal")
+            rest.clear()
+    resources.close()
+
+
+def _close_the_open(resources: Resources) -> None:
+    run_chore(resources, "spares")
+    with transaction(resources.engine) as connection:
+        if segments.fill(connection, 1).rows:
+            segments.open_next(connection)
+
+
+def sustained(resources: Resources, writer: ReadyWriter, batches: Batches, sealer: Sealer) -> float:
+    """Write as dispatch lets batches go, until all are sealed; gives the seconds."""
+    begun = time.perf_counter()
+    for vectors in batches:
+        while not _has_room(resources):
+            time.sleep(LOOK_SECONDS)
+        writer.write(vectors)
+    sealer.seal_the_rest()
+    return time.perf_counter() - begun
+
+
+def _has_room(resources: Resources) -> bool:
+    with transaction(resources.engine) as connection:
+        return has_room_for_rows(connection, Lane.BULK, resources.settings)
+
+
+def compact(resources: Resources) -> str:
+    """Merge what there is to be merged; says what it took."""
+    begun = time.perf_counter()
+    copied = run_chore(resources, "compact")["rows_copied"]
+    return f"{copied:,} rows rewritten in {time.perf_counter() - begun:.0f} s"
+
+
+def sealed_leaves(resources: Resources) -> Sequence[str]:
+    """Name the leaves that have their index."""
+    with transaction(resources.engine) as connection:
+        return [sealed.leaf for sealed in segments.in_state(connection, SegmentState.SEALED)]
