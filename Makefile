@@ -6,6 +6,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUNTIME := .venv/.runtime
 DEV := .venv/.dev
+PEERS := .venv-peers/.installed
 COVERAGE ?= --cov --cov-report=term
 # A process a core, each with servers of its own.
 PARALLEL ?= --numprocesses=auto --maxprocesses=4 --dist=worksteal
@@ -40,14 +41,14 @@ format: $(DEV) ## rewrite the code in style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(DEV) ## one benchmark (NAME=pipeline, writer, rerun, memory, edits, sealing)
+bench: $(DEV) $(if $(filter peers growth all,$(NAME)),$(PEERS)) ## one benchmark (NAME=pipeline; without a name: which there are)
 	$(BIN)/python -m benchmarks $(NAME)
 
 docs-check: $(DEV) ## what the documents say is what the code does
 	$(BIN)/pytest tests/docs
 
 clean: ## remove what was built; the data folder stays
-	rm -rf .venv .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis dist
+	rm -rf .venv .venv-peers .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis dist
 
 # .venv is made by uv where there is one, else by venv, and brought up to date when pyproject.toml changes.
 UV := $(shell command -v uv 2>/dev/null)
@@ -70,3 +71,11 @@ $(DEV): pyproject.toml .venv/pyvenv.cfg
 	@$(if $(UV),,$(BIN)/python -m ensurepip >/dev/null && $(INSTALL) --upgrade 'pip>=25.1')
 	@$(INSTALL) -e . --group dev
 	@touch $@ $(RUNTIME)
+
+# What `benchmarks peers` compares with has pins of its own, which do not fit ours: SQLAlchemy before 2.1.
+$(PEERS): pyproject.toml
+	@echo "installing the peers into .venv-peers …"
+	@$(if $(UV),uv venv --quiet --allow-existing --python "$$(command -v $(PYTHON))" .venv-peers,$(PYTHON) -m venv .venv-peers)
+	@$(if $(UV),,.venv-peers/bin/python -m pip install --quiet --upgrade 'pip>=25.1')
+	@$(if $(UV),uv pip install --quiet --python .venv-peers/bin/python,.venv-peers/bin/python -m pip install --quiet) --group peers
+	@touch $@
