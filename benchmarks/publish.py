@@ -1,17 +1,23 @@
 """Put the last figures into docs/benchmarks.md: python -m benchmarks.publish.
 
-Between `<!-- NAME -->` and `<!-- end -->` stand the tables of benchmarks/out/NAME.json, and nothing else.
+Between `<!-- NAME -->` and `<!-- end -->` stand the tables of benchmarks/out/NAME.json and its chart, where
+it has one, and nothing else. A chart is drawn where the peers are installed (`make bench NAME=peers`
+installs them).
 """
 
 import json
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.charts import CHARTS
+from benchmarks.peer_runs import ROOT, installed, python
 from benchmarks.report import OUT
 
-PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
+PAGE = ROOT / "docs" / "benchmarks.md"
+IMAGES = PAGE.parent / "images"
 PLACE = re.compile(r"(<!-- (?P<name>\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -20,10 +26,22 @@ def main() -> None:
 
 
 def _filled(place: re.Match[str]) -> str:
-    path = OUT / f"{place['name']}.json"
+    name, path = place["name"], OUT / f"{place['name']}.json"
     if not path.exists():
         return place[0]
-    return f"{place[1]}\n{_tables(json.loads(path.read_text()))}\n{place[3]}"
+    chart = _chart(name, path) if name in CHARTS else ""
+    return f"{place[1]}\n{_tables(json.loads(path.read_text()))}{chart}\n{place[3]}"
+
+
+def _chart(name: str, path: Path) -> str:
+    """Draw the chart anew; gives what shows it, or nothing where there is none."""
+    target = IMAGES / f"{name}.png"
+    if installed():
+        IMAGES.mkdir(exist_ok=True)
+        python("-m", "benchmarks.charts", str(path.resolve()), str(target))
+    else:
+        print(f"{target.name} is not drawn anew: matplotlib comes with the peers", file=sys.stderr)
+    return f"\n![{name}: rows/s, ours and the peers'](images/{target.name})\n" if target.exists() else ""
 
 
 def _tables(found: Mapping[str, Any]) -> str:

@@ -1,0 +1,98 @@
+"""Draw a benchmark's chart from its JSON file: python -m benchmarks.charts FIGURES.json CHART.png.
+
+`benchmarks.publish` runs it in the peers' environment, the only one that has matplotlib.
+"""
+
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+GROWTH_OURS = "ours, written and sealed, by block"
+GROWTH_PEERS = "the peers, by rows in the table"
+
+Figures = Mapping[str, Any]
+
+# Legible on white and on black.
+GREY = "#7d8590"
+COLOURS = ("#d29922", "#3fa34d", "#a371f7", "#e5534b")
+OURS_COLOUR = "#388bfd"
+SIZE, DOTS = (8, 4.2), 110
+
+
+def growth(figures: Figures, axes: Any) -> None:
+    """Draw rows/s over rows in the table."""
+    ours: Sequence[Mapping[str, Any]] = figures[GROWTH_OURS]
+    _line(axes, ours, "rows/s", "ours, sealing included", OURS_COLOUR)
+    peers: Sequence[Mapping[str, Any]] = figures.get(GROWTH_PEERS, [])
+    columns = [column for column in (peers[0] if peers else {}) if column.endswith("rows/s")]
+    for column, colour in zip(columns, COLOURS, strict=False):
+        reached = [point for point in peers if point[column] != ""]
+        _line(axes, reached, column, column.removesuffix(" rows/s"), colour)
+    axes.set(yscale="log", xlim=0, xlabel="rows in the table", ylabel="rows/s, 1,536 dimensions")
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.yaxis.set_major_formatter("{x:,.0f}")
+    _legend(axes)
+
+
+def peers(figures: Figures, axes: Any) -> None:
+    """Draw a bar a side, for both column types."""
+    tables = {title: rows for title, rows in figures.items() if title.startswith("1536 dimensions")}
+    names = [row[""] for row in next(iter(tables.values()))]
+    for number, (title, rows) in enumerate(reversed(tables.items())):
+        places = [place + 0.4 * (number - 0.5) for place in range(len(names))]
+        rates = [row["median"] for row in rows]
+        colour = (COLOURS[0], OURS_COLOUR)[number]
+        bars = axes.barh(places, rates, height=0.38, color=colour, label=title.rpartition(", ")[2])
+        axes.bar_label(bars, [f" {rate:,}" for rate in rates], color=GREY, fontsize=8)
+    axes.set(xscale="log", xlabel="rows/s, 1,536 dimensions, median")
+    axes.set_yticks(range(len(names)), names)
+    axes.invert_yaxis()
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.margins(x=0.12)
+    _legend(axes)
+
+
+CHARTS: Mapping[str, Callable[[Figures, Any], None]] = {"growth": growth, "peers": peers}
+
+
+def main() -> None:
+    source, target = map(Path, sys.argv[1:])
+    found = json.loads(source.read_text())
+    _draw(CHARTS[found["name"]], found["figures"], target)
+
+
+def _draw(chart: Callable[[Figures, Any], None], figures: Figures, target: Path) -> None:
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    grey = ("axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color", "text.color", "grid.color")
+    mpl.rcParams |= dict.fromkeys(grey, GREY) | {"axes.grid": True, "grid.alpha": 0.3, "font.size": 9}
+    figure = Figure(figsize=SIZE, layout="constrained")
+    axes = figure.subplots()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_axisbelow(True)
+    chart(figures, axes)
+    figure.savefig(target, dpi=DOTS, transparent=True)
+
+
+def _line(axes: Any, points: Sequence[Mapping[str, Any]], column: str, label: str, colour: str) -> None:
+    rows = [point["rows in the end"] for point in points]
+    axes.plot(
+        rows,
+        [point[column] for point in points],
+        "o-",
+        label=label,
+        color=colour,
+        markersize=3.5,
+        linewidth=1.8,
+    )
+
+
+def _legend(axes: Any) -> None:
+    axes.legend(frameon=False, fontsize=8, loc="best")
+
+
+if __name__ == "__main__":
+    main()
