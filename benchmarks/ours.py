@@ -15,20 +15,17 @@ from benchmarks.stack import Stack
 from worker.db import segments
 from worker.db.engine import transaction
 from worker.db.migrate import migrate
-from worker.dispatch import has_room_for_rows
 from worker.maintenance.run import run_chore
 from worker.resources import Resources
 from worker.settings import Settings, read_settings
-from worker.types import Lane, SegmentState
+from worker.types import SegmentState
 
 TENANT = "acme"
 LOOK_SECONDS = 0.1
-# The stack holds nothing back; what is sealed beside is held to the default.
-MOST_UNSEALED: int = Settings.model_fields["max_unsealed_rows"].default
 READY = {
     "EMBEDDING_PROVIDER": "none",
     "EMBEDDING_DIMENSION": "1536",
-    "MAX_UNSEALED_ROWS": str(MOST_UNSEALED),
+    "MAX_UNSEALED_ROWS": "",  # the stack holds nothing back; what is sealed beside is held to the default
 }
 
 Batches = list[NDArray[np.float32]]
@@ -48,7 +45,7 @@ def empty_database(stack: Stack, name: str) -> Iterator[str]:
 @contextmanager
 def own_database(stack: Stack, name: str, **settings: Any) -> Iterator[Resources]:
     """Make a database of our schema for ready vectors."""
-    chosen: dict[str, Any] = {"embedding_provider": "none", "max_unsealed_rows": MOST_UNSEALED, **settings}
+    chosen: dict[str, Any] = {"embedding_provider": "none", "max_unsealed_rows": None, **settings}
     with empty_database(stack, name) as url:
         resources = Resources(read_settings(database_url=url, **chosen))
         migrate(resources.settings)
@@ -144,7 +141,7 @@ def sustained(resources: Resources, writer: ReadyWriter, batches: Batches, seale
 
 def _has_room(resources: Resources) -> bool:
     with transaction(resources.engine) as connection:
-        return has_room_for_rows(connection, Lane.BULK, resources.settings)
+        return segments.has_room(connection, resources.settings, BATCH_ROWS)
 
 
 def compact(resources: Resources) -> str:

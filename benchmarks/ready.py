@@ -1,22 +1,14 @@
-"""Writing ready vectors by our own way, from submission to commit, without a model and without a broker."""
+"""Ready vectors, and our own way to store them."""
 
 import hashlib
-from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.buffer import RowBuffer
-from worker.db import batches, documents
-from worker.db.engine import transaction
-from worker.db.submissions import Submission, ensure_scope, submit
-from worker.encoding import Encoder, Work
+from worker.db.submissions import ensure_scope
+from worker.load_slice import SliceLoader
 from worker.resources import Resources
-from worker.steps.plan import all_new
-from worker.steps.prepare import Piece, Text
-from worker.types import FileType, Lane
-from worker.writing import Writer
+from worker.types import GivenChunk, GivenDocument
 
 DOCUMENTS, CHUNKS = 128, 20  # a batch
 BATCH_ROWS = DOCUMENTS * CHUNKS
@@ -49,67 +41,29 @@ def document_texts(name: str, batch: int, number: int) -> list[str]:
     return [f"{name} {batch} {number} {chunk} {WORDS}" for chunk in range(CHUNKS)]
 
 
-class Given:
-    """Stands in for the model: gives the vectors it was handed."""
-
-    model = "ready"
-
-    def __init__(self) -> None:
-        self._next: NDArray[np.float32] | None = None
-        self._place = 0
-
-    def hand_in(self, vectors: NDArray[np.float32]) -> None:
-        """Take the vectors of the texts that come next."""
-        self._next, self._place = vectors, 0
-
-    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Give the vectors of these texts, in the order they come."""
-        assert self._next is not None
-        found = self._next[self._place : self._place + len(texts)]
-        self._place += len(texts)
-        return found
-
-
 class ReadyWriter:
-    """Writes batches of new documents of one tenant, each with CHUNKS chunks that nobody has."""
+    """Loads batches of new documents of one tenant, each with CHUNKS chunks that nobody has.
+
+    A batch is a slice of `worker.load`: one transaction, from recording its documents to their outcome.
+    """
 
     def __init__(self, resources: Resources, tenant: str, name: str) -> None:
-        self._resources, self._tenant, self._name = resources, tenant, name
+        self._name, self._batch = name, 0
         self._vectors = Clustered(resources.settings.embedding_dimension)
-        self._model = Given()
-        resources.__dict__["embedder"] = self._model
-        self._batch = 0
+        scope = resources.transact(lambda connection: ensure_scope(connection, tenant, None))
+        self._loader = SliceLoader(resources, scope)
 
     def write(self, vectors: NDArray[np.float32] | None = None) -> int:
         """Write a batch; gives how many rows. `vectors`: its `batch_vectors`, drawn before."""
         self._batch += 1
         if vectors is None:
             vectors = batch_vectors(self._vectors, self._name, self._batch)
-        lease, claimed = self._claimed()
-        works = [self._work(document, number) for number, document in enumerate(claimed)]
-        self._model.hand_in(vectors)
-        with RowBuffer(self._resources.settings.write_buffer_bytes) as buffer:
-            encoder = Encoder(self._resources, buffer, lambda: None)
-            for group in encoder.groups(works):
-                encoder.encode(group)
-            Writer(self._resources, lease, buffer, lambda: False).write(works, [], [])
-        return len(works) * CHUNKS
+        done = self._loader.load([self._document(number, vectors) for number in range(DOCUMENTS)])
+        assert done.completed == DOCUMENTS, done
+        return done.chunks
 
-    def _claimed(self) -> tuple[Any, list[documents.Claimed]]:
-        names = [f"{self._name}-{self._batch}-{number}.txt" for number in range(DOCUMENTS)]
-        rows = [Submission(name, name, FileType.TEXT, 1, 1, None, "{}") for name in names]
-        with transaction(self._resources.engine) as connection:
-            scope = ensure_scope(connection, self._tenant, None)
-            new, _ = submit(connection, scope, rows, lane=Lane.BULK, recipe=self._resources.recipe)
-            batch_id = batches.form(connection, Lane.BULK, self._resources.settings)
-            assert batch_id
-            lease = batches.claim(connection, batch_id, "benchmark", 600)
-            claimed = documents.start(connection, batch_id)
-        assert len(claimed) == len(new)
-        return lease, claimed
-
-    def _work(self, document: documents.Claimed, number: int) -> Work:
-        content_hash = document.document_id.bytes * 2
+    def _document(self, number: int, vectors: NDArray[np.float32]) -> GivenDocument:
         texts = document_texts(self._name, self._batch, number)
-        pieces = [Piece(text, len(text), hashlib.sha256(text.encode()).digest()) for text in texts]
-        return Work(document, Text("", content_hash, content_hash, {}), 1, pieces, all_new(CHUNKS))
+        mine = vectors[number * CHUNKS : (number + 1) * CHUNKS]
+        chunks = [GivenChunk(text, vector) for text, vector in zip(texts, mine, strict=True)]
+        return GivenDocument(f"{self._name}-{self._batch}-{number}", chunks)

@@ -13,7 +13,6 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import Connection
@@ -32,10 +31,9 @@ from worker.settings import Settings
 from worker.steps import given, prepare
 from worker.steps.prepare import Piece, Text
 from worker.types import GivenDocument, Lane, Loaded, Status
-from worker.writing import Writer, ended
+from worker.writing import WRITE_SECONDS, Writer, ended
 
-_TWICE = "it comes twice; the first one counts"
-_LATE = "it changed since this load began, or comes twice: load it again"
+_TRIES = 2
 _NOTHING = Text("", b"", b"", {})
 
 
@@ -92,44 +90,46 @@ def _too_large(what: str, settings: Settings) -> DocumentError:
     return DocumentError("too_large", f"{what}; MAX_DOCUMENT_BYTES allows {settings.max_document_bytes:,}")
 
 
-class SliceLoader:
-    """Loads slices into one scope. `since`: when the load began, by the database's clock."""
+class _OvertakenError(Exception):
+    """The owner of a content in this slice went away meanwhile: the slice is to be looked at again."""
 
-    def __init__(self, mine: Resources, scope: Scope, since: datetime) -> None:
-        self._resources, self._scope, self._since = mine, scope, since
+
+class SliceLoader:
+    """Loads slices, of distinct source paths, into one scope."""
+
+    def __init__(self, mine: Resources, scope: Scope) -> None:
+        self._resources, self._scope = mine, scope
 
     def load(self, part: Sequence[GivenDocument]) -> Loaded:
         """Prepare and store a slice."""
-        loads: dict[str, _Load] = {}
+        loads: list[_Load] = []
         refused: list[tuple[str, str]] = []
         for document in part:
             try:
-                load = _prepared(document, self._resources)
+                loads.append(_prepared(document, self._resources))
             except DocumentError as error:
                 refused.append((document.source_path, error.message))
-                continue
-            if load.path in loads:
-                refused.append((load.path, _TWICE))
-            else:
-                loads[load.path] = load
-        return self._store(list(loads.values())) + _refused(refused)
+        return self._store(loads) + Loaded(refused=len(refused), reasons=tuple(refused))
 
-    def _store(self, loads: Sequence[_Load]) -> Loaded:
+    def _store(self, loads: Sequence[_Load], tries: int = _TRIES) -> Loaded:
         """Store a slice; where that is refused, each document alone, with its own error."""
         try:
-            return self._resources.transact(lambda connection: self._write(connection, loads))
+            return self._resources.transact(lambda connection: self._write(connection, loads), WRITE_SECONDS)
+        except _OvertakenError:
+            return self._store(loads, tries)
         except DBAPIError as error:
+            if tries and violates_constraint(error, "documents_owner_key"):
+                return self._store(loads, tries - 1)  # another got the content first: now it is seen
             if len(loads) > 1:
                 return sum((self._store([alone]) for alone in loads), Loaded())
-            if violates_constraint(error, "documents_owner_key"):
-                return self._store(loads)  # another got the content first: now it is seen
             if loads[0].error:
                 raise
             loads[0].error = DocumentError("write_refused", f"PostgreSQL refused the rows: {describe(error)}")
             return self._store(loads)
 
     def _write(self, connection: Connection, loads: Sequence[_Load]) -> Loaded:
-        wanted, passed_over = self._wanted(connection, loads)
+        wanted = self._wanted(connection, loads)
+        passed_over = Loaded(unchanged=len(loads) - len(wanted))
         if not wanted:
             return passed_over
         lease, claimed = self._claim(connection, wanted)
@@ -144,19 +144,17 @@ class SliceLoader:
             for group in encoder.groups(works):
                 encoder.encode(group)
             writer = Writer(self._resources, lease, buffer, lambda: True)
-            writer.write_within(connection, works, settled)
+            if sum(writer.write_within(connection, works, settled).values()) < len(outcomes):
+                raise _OvertakenError
         return passed_over + _counted(wanted, works, settled)
 
-    def _wanted(self, connection: Connection, loads: Sequence[_Load]) -> tuple[list[_Load], Loaded]:
-        """Lock what is there, and drop what is there as it should be, or what changed since we began."""
+    def _wanted(self, connection: Connection, loads: Sequence[_Load]) -> list[_Load]:
+        """Lock what is there, and drop what is there as it should be."""
         paths = [load.path for load in loads]
-        present = submissions.present(connection, self._scope, paths, self._resources.recipe, self._since)
+        present = submissions.present(connection, self._scope, paths, self._resources.recipe)
         wanted = [load for load in loads if not _is_there(load, present.get(load.path))]
-        late = [load.path for load in wanted if load.path in present and present[load.path].touched]
-        rest = [load for load in wanted if load.path not in late]
-        self._find_owners(connection, rest, present)
-        unchanged = Loaded(unchanged=len(loads) - len(wanted))
-        return rest, unchanged + _refused([(path, _LATE) for path in late])
+        self._find_owners(connection, wanted, present)
+        return wanted
 
     def _find_owners(
         self, connection: Connection, loads: Sequence[_Load], present: Mapping[str, Present]
@@ -171,10 +169,11 @@ class SliceLoader:
         for load in good:
             content_hash = load.text.content_hash
             owner = owners.get(content_hash)
-            owner = owner if owner is None or leaving.get(owner, content_hash) == content_hash else None
+            if owner and leaving.get(owner, content_hash) != content_hash:
+                owner = None
+            twin = load.path if owner else first.setdefault(content_hash, load.path)
             load.owner = owner if owner != ids.get(load.path) else None
-            twin = first.setdefault(content_hash, load.path)
-            load.twin = twin if load.owner is None and twin != load.path else None
+            load.twin = twin if twin != load.path else None
             load.row = replace(load.row, content=None)
             if load.owner or load.twin:
                 self._keep_copy(load)
@@ -211,10 +210,6 @@ def _is_there(load: _Load, present: Present | None) -> bool:
         and present.content_hash == load.text.content_hash
         and present.metadata == json.loads(load.row.metadata_json)
     )
-
-
-def _refused(reasons: Sequence[tuple[str, str]]) -> Loaded:
-    return Loaded(refused=len(reasons), reasons=tuple(reasons))
 
 
 def _counted(loads: Sequence[_Load], works: Sequence[Work], settled: Sequence[Settled]) -> Loaded:

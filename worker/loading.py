@@ -1,18 +1,27 @@
 """Load documents that bring their chunks and vectors: a stream, slice by slice, of bounded memory."""
 
+import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import datetime
+from typing import Self
 
-from worker.db import segments
+from sqlalchemy import Connection
+
+from worker.db import operations, segments
 from worker.db.engine import clock
 from worker.dispatch import fill_window
 from worker.load_slice import SliceLoader
 from worker.resources import Resources, resources
+from worker.settings import Settings
+from worker.steps.fingerprint import source_key
+from worker.steps.storable import storable
 from worker.submitting import DEFAULT_TENANT, named_scope
-from worker.types import GivenDocument, Loaded
+from worker.types import GivenDocument, Loaded, SegmentState
 
 _SLICE_CHUNKS, _SLICE_BYTES, _SLICE_DOCUMENTS = 2_048, 16 << 20, 1_000
 _ROOM_POLL_SECONDS = 0.5
+_TWICE = "it comes twice; the first one counts"
 
 
 def load(
@@ -30,16 +39,43 @@ def load(
     a load that was interrupted is done again. Raises DatabaseUnavailableError.
     """
     mine = resources()
-    scope = named_scope(tenant, project)
-    loader = SliceLoader(mine, scope, mine.transact(clock))
+    loader = SliceLoader(mine, named_scope(tenant, project))
     total = Loaded()
-    for part in _slices(given_documents):
-        _await_room(mine, sum(len(document.chunks) for document in part), held_up)
-        done = loader.load(part)
-        total += done
-        progress(done)
+    with _Seen() as seen:
+        for part in _slices(given_documents):
+            first, again = seen.parted(part)
+            _await_room(mine, sum(len(document.chunks) for document in first), held_up)
+            done = loader.load(first) + Loaded(refused=len(again), reasons=again)
+            total += done
+            progress(done)
     fill_window(mine)  # a duplicate may have taken the place of what was replaced
     return total
+
+
+class _Seen:
+    """The source paths of a stream so far, in a temporary file: there may be any number of them."""
+
+    def __enter__(self) -> Self:
+        self._file = sqlite3.connect("")
+        self._file.execute("CREATE TABLE seen (source_key BLOB PRIMARY KEY) WITHOUT ROWID")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def parted(
+        self, part: Sequence[GivenDocument]
+    ) -> tuple[list[GivenDocument], tuple[tuple[str, str], ...]]:
+        """Give the documents that come for the first time, and (source_path, why not) of the others."""
+        first: list[GivenDocument] = []
+        again: list[tuple[str, str]] = []
+        for document in part:
+            key = source_key(storable(document.source_path))
+            if self._file.execute("INSERT OR IGNORE INTO seen VALUES (?)", (key,)).rowcount:
+                first.append(document)
+            else:
+                again.append((document.source_path, _TWICE))
+        return first, tuple(again)
 
 
 def _slices(given_documents: Iterable[GivenDocument]) -> Iterator[list[GivenDocument]]:
@@ -57,6 +93,15 @@ def _slices(given_documents: Iterable[GivenDocument]) -> Iterator[list[GivenDocu
 
 
 def _await_room(mine: Resources, rows: int, held_up: Callable[[int], None]) -> None:
-    while not mine.transact(lambda connection: segments.has_room(connection, mine.settings, rows)):
+    since = mine.transact(clock)
+    while not mine.transact(lambda connection: _may_go_on(connection, mine.settings, rows, since)):
         held_up(mine.transact(segments.unsealed_rows))
         time.sleep(_ROOM_POLL_SECONDS)
+
+
+def _may_go_on(connection: Connection, settings: Settings, rows: int, since: datetime) -> bool:
+    """Tell whether there is room. Where sealing has looked and sees nothing full, its settings count."""
+    return segments.has_room(connection, settings, rows) or (
+        operations.ran_since(connection, "seal", since)
+        and not segments.in_state(connection, SegmentState.SEALING)
+    )

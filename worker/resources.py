@@ -50,7 +50,7 @@ class Resources:
             chunk_overlap=self.settings.chunk_overlap,
         )
 
-    def transact(self, question: Callable[[Connection], T]) -> T:
+    def transact(self, question: Callable[[Connection], T], statement_seconds: int = 60) -> T:
         """Run one transaction, again where a passing trouble undid it.
 
         Raises DatabaseUnavailableError when it does not pass.
@@ -62,7 +62,7 @@ class Resources:
                 stop=stop_after_attempt(5),
                 reraise=True,
             ):
-                with attempt, transaction(self.engine) as connection:
+                with attempt, transaction(self.engine, statement_seconds) as connection:
                     answer = question(connection)
         except SQLAlchemyError as error:
             if is_retryable(error):

@@ -176,7 +176,7 @@ class Settings(BaseSettings):
             raise ValueError("HNSW_EF_CONSTRUCTION must be at least twice HNSW_M")  # pgvector's own rule
         if self.most_unsealed_rows < 2 * self.rows_of_segment:
             # one segment is filled while the one before is built
-            raise ValueError("MAX_UNSEALED_ROWS must be at least twice SEGMENT_ROWS")
+            raise ValueError(f"MAX_UNSEALED_ROWS must be at least twice SEGMENT_ROWS, {self.rows_of_segment}")
         if self.retry_base_seconds > self.retry_max_seconds:
             raise ValueError("RETRY_BASE_SECONDS must not exceed RETRY_MAX_SECONDS")
         return self

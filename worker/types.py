@@ -132,8 +132,9 @@ class GivenDocument:
 
     @property
     def size_bytes(self) -> int:
-        """What its texts take in UTF-8 and its vectors in single precision."""
-        return sum(
+        """What it takes, about: its texts in UTF-8, its vectors in single precision, its metadata as text."""
+        described = [self.metadata, *(chunk.metadata for chunk in self.chunks)]
+        return sum(len(str(metadata)) for metadata in described if metadata) + sum(
             len(chunk.text.encode("utf-8", "surrogatepass"))
             + 4 * len(() if chunk.vector is None else chunk.vector)
             for chunk in self.chunks

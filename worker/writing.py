@@ -19,12 +19,12 @@ from worker.errors import DocumentError, TransientError
 from worker.patience import patiently
 from worker.resources import Resources
 from worker.settings import Settings
-from worker.types import Lane, Status
+from worker.types import Status
 
 log = logging.getLogger(__name__)
 
 WRITE_SECONDS = 300
-ROOM_POLL_SECONDS = 0.2
+ROOM_SECONDS, ROOM_POLL_SECONDS = 30, 0.2
 
 Later = tuple[Claimed, TransientError]
 
@@ -104,15 +104,20 @@ class Writer:
         )
 
     def _await_room(self, rows: int) -> None:
-        """Wait while too much is unsealed, holding no connection. Who must stop writes all the same."""
+        """Wait a while where too much is unsealed, holding no connection.
+
+        After that, and who must stop, writes all the same: what is embedded is worth more than the bound,
+        and this slot is somebody else's turn. Dispatch hands out nothing more meanwhile.
+        """
+        limit = time.monotonic() + ROOM_SECONDS
         room = rows == 0
-        while not (room or self._must_stop()):
+        while not (room or self._must_stop() or time.monotonic() > limit):
             room = patiently(partial(self._has_room, rows), self._must_stop)
             time.sleep(0 if room else ROOM_POLL_SECONDS)
 
     def _has_room(self, rows: int) -> bool:
         with transaction(self._resources.engine) as connection:
-            return segments.has_room(connection, self._resources.settings, rows, Lane.INTERACTIVE)
+            return segments.has_room(connection, self._resources.settings, rows, self._lease.lane)
 
     def _transaction(
         self, works: Sequence[Work], settled: Sequence[Settled], later: Sequence[Later], *, final: bool

@@ -61,7 +61,7 @@ def test_lines_and_rows_are_the_same_documents(ingest: Run, tmp_path: Path, conn
     assert first.stdout.startswith(b"3 documents stored (6 chunks) in ")
     again = ingest("load", "given.parquet", "given.jsonl", "--json")
     assert json.loads(again.stdout)["unchanged"] == 6
-    piped = ingest("load", "-", stdin=lines(record("d9")))
+    piped = ingest("load", "-", stdin=b"\xef\xbb\xbf" + lines(record("d9")))
     assert piped.stdout.startswith(b"1 document stored (2 chunks) in ")
     assert stored(connection) == {"d0": 1, "d1": 2, "d2": 3, "d9": 2}
 

@@ -12,8 +12,20 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection, text
 
 from tests.integration.test_maintenance import value
-from worker import Document, GivenChunk, GivenDocument, Loaded, delete, load, loading, retry, status, submit
-from worker.db import batches, documents, segments
+from worker import (
+    Document,
+    GivenChunk,
+    GivenDocument,
+    Loaded,
+    delete,
+    load,
+    loading,
+    restore,
+    retry,
+    status,
+    submit,
+)
+from worker.db import batches, documents, duplicates, segments
 from worker.db.engine import transaction
 from worker.dispatch import dispatch
 from worker.maintenance.run import run_chore
@@ -233,6 +245,81 @@ def test_one_that_comes_twice_is_refused_the_second_time(connection: Connection)
     assert (done.completed, done.refused) == (6, 2)
     assert [path for path, _ in done.reasons] == ["d", "d"]
     assert {row for row in stored(connection) if row[0] == "d"} == chunks_of(given("d", 3, 1))
+    again = load(stream())
+    assert (again.unchanged, again.refused) == (6, 2)
+
+
+def test_an_owner_whose_metadata_change_stays_the_owner(connection: Connection) -> None:
+    load([given("q", 3, 1)])
+    assert load([given("p", 3, 1), given("q", 3, 1, year=2026)]) == Loaded(duplicate=1, unchanged=1)
+    assert outcomes(connection) == {"p": ("duplicate", None), "q": ("completed", None)}
+    assert stored(connection) == chunks_of(given("q", 3, 1))
+
+
+def test_duplicates_that_are_edited_with_their_owner(connection: Connection, drain: Drain) -> None:
+    names = ("owner", "twin", "other twin")
+    load([given(name, 3, 1) for name in names])
+    edited = [given(name, 700, n) for n, name in enumerate(names, 10)]  # a slice each, nearly
+    fillers = [given(f"filler {n}", 1500, n + 20) for n in range(2)]
+    assert load([edited[0], fillers[0], edited[1], fillers[1], edited[2]]).completed == 5
+    drain()
+    assert stored(connection) == chunks_of(*edited, *fillers)
+
+
+def test_contents_handed_on_in_a_slice_cost_one_transaction_more(
+    connection: Connection, resources: Resources
+) -> None:
+    load([given("a", 3, 1), given("b", 3, 2)])
+    before = value(connection, "SELECT count(*) FROM batches")
+    # a becomes a duplicate of b, and what it owned is taken over by c
+    done = load([given("a", 3, 2), given("c", 3, 1), *(given(f"d{n}", 1, n + 30) for n in range(20))])
+    assert (done.completed, done.duplicate) == (21, 1)
+    assert value(connection, "SELECT count(*) FROM batches") == before + 1
+    assert stored(connection) >= chunks_of(given("b", 3, 2), given("c", 3, 1))
+
+
+def test_an_owner_that_goes_away_in_between_is_noticed(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load([given("owner", 3, 1)])
+    find = duplicates.owners_of
+    went = []
+
+    def then_gone(*arguments: Any) -> Any:
+        found = find(*arguments)
+        if not went:
+            went.append(delete(["owner"]))
+        return found
+
+    monkeypatch.setattr(duplicates, "owners_of", then_gone)
+    assert load([given("d", 3, 1)]) == Loaded(completed=1, chunks=3)
+    assert went == [1]
+    assert stored(connection) == chunks_of(given("d", 3, 1))
+
+
+def test_what_is_restored_when_its_content_is_anothers_can_inherit(
+    connection: Connection, drain: Drain
+) -> None:
+    load([given("a", 3, 1)])
+    delete(["a"])
+    load([given("b", 3, 1)])
+    restore(["a"])
+    assert drain() == {"duplicate": 1}
+    delete(["b"])
+    assert drain() == {"completed": 1}
+    assert stored(connection) == chunks_of(given("a", 3, 1))
+    assert load([given("a", 3, 1)]) == Loaded(unchanged=1)
+
+
+def test_where_sealing_sees_nothing_full_a_load_goes_on(
+    resources: Resources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # a producer with settings of its own, which the maintenance worker does not share
+    narrow = Resources(resources.settings.model_copy(update={"segment_rows": 10, "max_unsealed_rows": 20}))
+    monkeypatch.setattr(loading, "resources", lambda: narrow)
+    done = load((given(f"d{n}", 700, n) for n in range(6)), held_up=lambda _: run_chore(resources, "seal"))
+    narrow.close()
+    assert done.completed == 6
 
 
 def test_an_interrupted_load_goes_on_where_it_ended(connection: Connection) -> None:

@@ -124,7 +124,7 @@ def _read_stdin(limit: int) -> bytes:
 def open_stdin() -> BinaryIO:
     """Give standard input as bytes. Raises SourceError where it is closed."""
     if sys.__stdin__ is None:  # sys.stdin is the null device then, and an empty document nobody meant
-        raise SourceError("standard input is closed", "pipe text into it: `… | ingest add -`")
+        raise SourceError("standard input is closed", "pipe something into it")
     return sys.stdin.buffer
 
 

@@ -76,6 +76,9 @@ class _Run:
                 self._total += part
                 for path, reason in part.reasons:
                     note(f"  {printable(path)}: {reason}")
+                unnamed = part.skipped + part.failed + part.refused - len(part.reasons)
+                if unnamed:
+                    note(f"  and {unnamed:,} more")
                 show(round(100 * records.share))
 
             load(records, **self._scope, progress=stored, held_up=self._held_up)

@@ -5,12 +5,12 @@ metadata and document_metadata (an object as JSON text, a struct or a map).
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from worker.cli.records import Bad
+from worker.cli.records import Bad, unreadable
 from worker.errors import IngestError, SourceError
 from worker.settings import Settings
 from worker.types import GivenChunk, GivenDocument
@@ -18,6 +18,7 @@ from worker.types import GivenChunk, GivenDocument
 NEEDED = ("source_path", "text", "vector")
 OPTIONAL = ("heading_path", "metadata", "document_metadata")
 _ROWS_A_PART = 512
+_BUFFER_BYTES = 1 << 20
 
 
 class Parquet:
@@ -53,10 +54,18 @@ class Parquet:
 
     def _rows(self) -> Iterator[tuple[Mapping[str, Any], Any]]:
         """Give rows, without their vector, and their vectors as arrays."""
-        for part in self._file.iter_batches(batch_size=_ROWS_A_PART, columns=self._columns):
+        for part in self._parts():
             vectors = part.column("vector")
             rows = part.drop_columns(["vector"]).to_pylist()
             yield from zip(rows, (_array(scalar) for scalar in vectors), strict=True)
+
+    def _parts(self) -> Iterator[Any]:
+        from pyarrow import ArrowException
+
+        try:
+            yield from self._file.iter_batches(batch_size=_ROWS_A_PART, columns=self._columns)
+        except (ArrowException, OSError) as error:
+            raise unreadable(self._name, error) from None
 
 
 class _Growing:
@@ -74,7 +83,7 @@ class _Growing:
             return  # refused already, by what is here
         text = row["text"] or ""
         self._bytes += len(text) + (0 if vector is None else vector.nbytes)
-        headings = tuple(row.get("heading_path") or ())
+        headings = tuple(title for title in row.get("heading_path") or () if title is not None)
         self._chunks.append(GivenChunk(text, vector, headings, _object(row.get("metadata"))))
 
     def given(self) -> GivenDocument:
@@ -112,7 +121,8 @@ def _open(file: BinaryIO, name: str) -> Any:
             f"{name} is Parquet, which pyarrow reads", "install it: pip install 'ingest-worker[parquet]'"
         ) from None
     try:
-        return ParquetFile(file)
+        # else pyarrow reads whole row groups ahead, of a million rows
+        return ParquetFile(file, buffer_size=_BUFFER_BYTES, pre_buffer=False)
     except (ArrowException, OSError) as error:
         reason = str(error).partition("\n")[0]
         raise SourceError(f"{name} is no whole Parquet file: {reason}", "write it again") from None
@@ -124,8 +134,35 @@ def _check_columns(schema: Any, name: str) -> None:
         raise SourceError(
             f"{name} has no column {', '.join(missing)}", f"it has {', '.join(schema.names)}; rename them"
         )
-    kind = schema.field("vector").type
+    for column, (what, fits) in _fits().items():
+        if column in schema.names and not fits(schema.field(column).type):
+            raise SourceError(
+                f"the column {column} of {name} is {schema.field(column).type}", f"it must be {what}"
+            )
+
+
+def _fits() -> Mapping[str, tuple[str, Callable[[Any], bool]]]:
+    """Give what each column must be, in words and as a test of its Arrow type."""
     from pyarrow import types
 
-    if not (types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)):
-        raise SourceError(f"the column vector of {name} is {kind}", "it must be a list of numbers")
+    def texts(kind: Any) -> bool:
+        if types.is_dictionary(kind):
+            return texts(kind.value_type)
+        return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind))
+
+    def items(kind: Any) -> Any:
+        listed = types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
+        return kind.value_type if listed else None
+
+    def number(kind: Any) -> bool:
+        return kind is not None and bool(types.is_floating(kind) or types.is_integer(kind))
+
+    return {
+        "source_path": ("text", texts),
+        "text": ("text", texts),
+        "vector": ("a list of numbers", lambda kind: number(items(kind))),
+        "heading_path": (
+            "a list of text",
+            lambda kind: items(kind) is not None and (texts(items(kind)) or types.is_null(items(kind))),
+        ),
+    }

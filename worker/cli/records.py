@@ -1,5 +1,7 @@
 """What `ingest load` reads: JSON Lines, a document a line, and Parquet, a chunk a row."""
 
+import codecs
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,20 +42,37 @@ def opened(name: str, settings: Settings, bad: Bad) -> Iterator[Records]:
         yield JsonLines(open_stdin(), "standard input", settings.max_document_bytes, bad)
         return
     shown = printable(name)
-    try:
-        with Path(name).open("rb") as file:
-            if file.read(len(_PARQUET)) == _PARQUET:
-                from worker.cli.parquet import Parquet
+    with _opened(name, shown) as file:
+        if _is_parquet(file):
+            from worker.cli.parquet import Parquet
 
-                yield Parquet(file, shown, settings, bad)
-            else:
-                file.seek(0)
-                yield JsonLines(file, shown, settings.max_document_bytes, bad, Path(name).stat().st_size)
+            yield Parquet(file, shown, settings, bad)
+        else:
+            size = os.fstat(file.fileno()).st_size
+            yield JsonLines(file, shown, settings.max_document_bytes, bad, size)
+
+
+def _is_parquet(file: BinaryIO) -> bool:
+    if not file.seekable():  # a pipe
+        return False
+    begins = file.read(len(_PARQUET))
+    file.seek(0)
+    return begins == _PARQUET
+
+
+def _opened(name: str, shown: str) -> BinaryIO:
+    try:
+        return Path(name).open("rb")
     except FileNotFoundError:
         raise SourceError(f"there is no file {shown}", "check the path") from None
     except (OSError, ValueError) as error:
-        said = f"{shown} cannot be read: {getattr(error, 'strerror', None) or error}"
-        raise SourceError(said, "check the path") from None
+        raise unreadable(shown, error) from None
+
+
+def unreadable(shown: str, error: Exception) -> SourceError:
+    """Say that a file, or the rest of it, cannot be read."""
+    reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+    return SourceError(f"{shown} cannot be read: {reason}", "check it, then load it again")
 
 
 class _Chunk(BaseModel):
@@ -87,19 +106,27 @@ class JsonLines:
 
     def __iter__(self) -> Iterator[GivenDocument]:
         number = 0
-        while line := self._stream.readline(self._limit + 1):
+        while line := self._line(self._limit + 1):
             number += 1
-            self._read += len(line)
+            if number == 1:
+                line = line.removeprefix(codecs.BOM_UTF8)
             if len(line) > self._limit:
                 self._pass_over(line)
                 self._refuse(number, f"over {self._limit:,} bytes; MAX_DOCUMENT_BYTES bounds a line")
             elif line.strip() and (document := self._document(number, line)):
                 yield document
 
+    def _line(self, limit: int) -> bytes:
+        try:
+            line = self._stream.readline(limit)
+        except OSError as error:
+            raise unreadable(self._name, error) from None
+        self._read += len(line)
+        return line
+
     def _pass_over(self, line: bytes) -> None:
         while line and not line.endswith(b"\n"):
-            line = self._stream.readline(_PART_BYTES)
-            self._read += len(line)
+            line = self._line(_PART_BYTES)
 
     def _document(self, number: int, line: bytes) -> GivenDocument | None:
         try:

@@ -27,6 +27,7 @@ class Lease:
     batch_id: UUID
     token: UUID
     tenant_id: UUID
+    lane: Lane
 
 
 def lock_dispatch(connection: Connection) -> None:
@@ -147,10 +148,10 @@ def claim(connection: Connection, batch_id: UUID, worker: str, lease_seconds: in
             UPDATE batches SET state = 'running', worker = :worker, lease_token = gen_random_uuid(),
                    lease_expires_at = now() + make_interval(secs => :seconds), updated_at = now()
             WHERE batch_id = :batch_id AND state = 'queued'
-            RETURNING lease_token, tenant_id"""),
+            RETURNING lease_token, tenant_id, lane"""),
         {"batch_id": batch_id, "worker": worker, "seconds": lease_seconds},
     ).one_or_none()
-    return Lease(batch_id, row.lease_token, row.tenant_id) if row else None
+    return Lease(batch_id, row.lease_token, row.tenant_id, Lane(row.lane)) if row else None
 
 
 def renew(connection: Connection, lease: Lease, progress: int, lease_seconds: int) -> None:

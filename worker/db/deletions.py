@@ -9,6 +9,7 @@ from sqlalchemy.exc import IntegrityError
 from worker.db import chunks
 from worker.db.documents import give_up_fingerprints, move
 from worker.db.duplicates import release_duplicates
+from worker.db.leaves import TRASH
 from worker.db.submissions import Scope
 from worker.types import Status
 
@@ -69,6 +70,7 @@ def _restore(connection: Connection, scope: Scope, document_id: UUID) -> bool:
         taken=taken,
     )
     if taken:
+        _keep_copy(connection, document_id)
         give_up_fingerprints(connection, [document_id])
         chunks.purge_trash(connection, [document_id])
     connection.execute(
@@ -77,6 +79,20 @@ def _restore(connection: Connection, scope: Scope, document_id: UUID) -> bool:
     )
     chunks.untrash(connection, [document_id])
     return True
+
+
+def _keep_copy(connection: Connection, document_id: UUID) -> None:
+    """Keep the chunks of a loaded document as its content: as a duplicate it may inherit them."""
+    connection.execute(
+        text(f"""
+            UPDATE documents SET content = (
+                SELECT convert_to(json_build_object('chunks', json_agg(json_build_object(
+                    'text', text, 'vector', CAST(embedding AS real[]), 'heading_path', heading_path,
+                    'metadata', metadata) ORDER BY chunk_index))::text, 'UTF8')
+                FROM chunks WHERE segment = {TRASH} AND document_id = :id)
+            WHERE document_id = :id AND content IS NULL AND file_type = 'chunks'"""),
+        {"id": document_id},
+    )
 
 
 def _path_is_taken(connection: Connection, scope: Scope, document_id: UUID) -> bool:

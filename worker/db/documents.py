@@ -145,7 +145,7 @@ def _bytes(value: Any) -> bytes | None:
 
 
 def take_over(connection: Connection, document_ids: Sequence[UUID]) -> None:
-    """Take documents from the batches that process them: what those come to is dropped by their fence."""
+    """Take documents from the batches that process them, which drop what these come to (`lock_current`)."""
     move(
         connection,
         Status.PENDING,
@@ -238,7 +238,8 @@ def settle(connection: Connection, settled: Sequence[Settled]) -> int:
     Gives how many moved.
     """
     moved = 0
-    for status in sorted({outcome.status for outcome in settled}):
+    # who becomes a duplicate gives its content up before another completes with it
+    for status in sorted({outcome.status for outcome in settled}, key=lambda one: one is Status.COMPLETED):
         outcomes = [outcome for outcome in settled if outcome.status is status]
         moved += connection.execute(
             # named by :ids, too: without statistics yet the planner would read all of `documents`

@@ -142,6 +142,10 @@ def unavailable(
         ("no password supplied", f"put the password into {setting}"),
         ("does not exist", f"correct the database or user name in {setting}, or create it"),
         ("QueuePool limit", "raise DATABASE_POOL_SIZE, or ask for less at once"),
+        (
+            "lock timeout",
+            "another session holds what is needed: try again, then `ingest doctor`",
+        ),
         ("too many clients", "lower the worker count or raise max_connections"),
     ):
         if sign in said:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -58,6 +59,17 @@ def close_run(
             WHERE run_id = :run_id"""),
         {"run_id": run_id, "outcome": outcome, "details": json.dumps(details), "error": error},
     )
+
+
+def ran_since(connection: Connection, chore: str, since: datetime) -> bool:
+    """Tell whether a chore has begun and ended well after `since`."""
+    found = connection.execute(
+        text("""
+            SELECT EXISTS (SELECT 1 FROM maintenance_runs
+                           WHERE chore = :chore AND outcome = 'done' AND started_at > :since)"""),
+        {"chore": chore, "since": since},
+    )
+    return bool(found.scalar_one())
 
 
 def close_dead_runs(connection: Connection, chore: str) -> int:

@@ -4,7 +4,6 @@ import base64
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -127,19 +126,18 @@ class Present(NamedTuple):
     content_hash: bytes | None
     as_loaded: bool
     metadata: Mapping[str, Any]
-    touched: bool
 
 
 def present(
-    connection: Connection, scope: Scope, source_paths: Sequence[str], recipe: bytes, since: datetime
+    connection: Connection, scope: Scope, source_paths: Sequence[str], recipe: bytes
 ) -> dict[str, Present]:
-    """Give a scope's live documents of these paths. `touched`: changed after `since`.
+    """Lock and give a scope's live documents of these paths.
 
     `as_loaded`: settled, of type `chunks`, and as this recipe makes it, or a duplicate.
     """
     found = connection.execute(
         text(f"""
-            SELECT d.source_path, d.document_id, d.content_hash, d.metadata, d.updated_at > :since AS touched,
+            SELECT d.source_path, d.document_id, d.content_hash, d.metadata,
                    d.file_type = 'chunks' AND (d.status = 'duplicate' OR d.status = 'completed' AND
                        d.fingerprint = sha256(d.content_hash || :recipe || convert_to(d.file_type, 'UTF8'))
                    ) AS as_loaded
@@ -150,7 +148,6 @@ def present(
             **scope.parameters,
             "keys": [source_key(source_path) for source_path in source_paths],
             "recipe": recipe,
-            "since": since,
         },
     )
     return {
@@ -159,7 +156,6 @@ def present(
             None if row.content_hash is None else bytes(row.content_hash),
             bool(row.as_loaded),
             row.metadata,
-            row.touched,
         )
         for row in found
     }

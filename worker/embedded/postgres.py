@@ -261,7 +261,8 @@ def _machine() -> Machine:
         memory = min(memory, int(_CGROUP_LIMIT.read_text()))
     shared = Path("/dev/shm")  # noqa: S108 -- asked for its size only
     free = shutil.disk_usage(shared).free if shared.exists() else memory
-    return Machine(memory, free, os.cpu_count() or 1)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return Machine(memory, free, cores or 1)
 
 
 def _failure(what: str, said: str, log: Path) -> StackError:
