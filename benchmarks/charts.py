@@ -46,7 +46,7 @@ def peers(figures: Figures, axes: Any) -> None:
         colour = (COLOURS[0], OURS_COLOUR)[number]
         bars = axes.barh(places, rates, height=0.38, color=colour, label=title.rpartition(", ")[2])
         axes.bar_label(bars, [f" {rate:,}" for rate in rates], color=GREY, fontsize=8)
-    axes.set(xscale="log", xlabel="rows/s, 1,536 dimensions, median")
+    axes.set(xlabel="rows/s, 1,536 dimensions, median")
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
     axes.xaxis.set_major_formatter("{x:,.0f}")

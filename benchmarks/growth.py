@@ -1,7 +1,8 @@
 """Whether the sustained rate holds as the table grows: 300,000 rows of 1,536 numbers, block by block.
 
 A block is eight batches, written while another process seals; it ends when all its rows have been sealed,
-also those that do not fill a segment. Nothing is merged meanwhile: what that takes, `peers` says. Where the peers are installed, each loads rows into one table with its HNSW index, for as long as
+also those that do not fill a segment. Nothing is merged meanwhile: compaction runs after the last block and
+is stated. Where the peers are installed, each loads rows into one table with its HNSW index, for as long as
 it is given.
 """
 
@@ -9,7 +10,7 @@ from collections.abc import Sequence
 
 from benchmarks import peer_runs
 from benchmarks.charts import GROWTH_OURS, GROWTH_PEERS
-from benchmarks.ours import READY, TENANT, drawn, sealed_leaves, sealing, sustained
+from benchmarks.ours import READY, TENANT, compact, drawn, sealing, sustained
 from benchmarks.peer_runs import STORES, Load, Rows
 from benchmarks.ready import BATCH_ROWS, ReadyWriter
 from benchmarks.report import Demand, Report
@@ -20,7 +21,8 @@ from worker.resources import Resources
 
 DIMENSION, NAME = 1536, "growth"
 BLOCKS, BLOCK_BATCHES = 15, 8
-PEER_ROWS, PEER_SECONDS, POINT_ROWS = 30_000, 120, 2_000
+PEER_ROWS, PEER_SECONDS, POINT_ROWS = 30_720, 120, 2_048
+COMPACT_SECONDS = 150
 KEPT = 0.9
 
 
@@ -50,14 +52,14 @@ def _ours(report: Report, stack: Stack, blocks: int, rows: int) -> None:
         for number in range(blocks):
             batches = drawn(DIMENSION, NAME, rows, number * rows)
             with Watch() as watch:
-                seconds = sustained(resources, writer, batches, sealer)
+                seconds = sustained(writer, batches, sealer)
             measured.append(((number + 1) * rows, round(rows / seconds), f"{watch.others:.0%}"))
     report.table(GROWTH_OURS, ("rows in the end", "rows/s", "others' load"), measured)
     rates = [rate for _, rate, _ in measured]
     report.demands.append(Demand("last block / first block", KEPT, rates[-1] / rates[0]))
     report.figures |= {
         "slowest block / fastest block": round(min(rates) / max(rates), 3),
-        "segments in the end": len(sealed_leaves(resources)),
+        "compaction after the last block": compact(resources, COMPACT_SECONDS),
     }
     resources.close()
 

@@ -18,6 +18,7 @@ from sqlalchemy import text
 from benchmarks.ours import (
     READY,
     TENANT,
+    UNBOUNDED,
     Batches,
     burst,
     drawn,
@@ -26,7 +27,7 @@ from benchmarks.ours import (
     sealing,
     sustained,
 )
-from benchmarks.ready import CHUNKS, DOCUMENTS, Clustered, ReadyWriter
+from benchmarks.ready import BATCH_ROWS, CHUNKS, DOCUMENTS, Clustered, ReadyWriter
 from benchmarks.report import Demand, Report
 from benchmarks.rounds import SMOKE, Watch
 from benchmarks.stack import Stack, running_stack
@@ -36,7 +37,7 @@ from worker.resources import Resources
 from worker.searching import search
 from worker.types import EmbeddingType
 
-DIMENSION, ROWS, ROUNDS = 1536, 20_480, 3
+DIMENSION, ROWS, BURST_ROWS, ROUNDS = 1536, 20_480, 20_480, 3
 QUERIES, WARM_UP, K = 300, 50, 10
 LEAST_RECALL = 0.98
 NAME = "halfvec"
@@ -59,13 +60,14 @@ def run(scale: float) -> Report:
     queries = max(10, round(QUERIES * scale))
     asked = Clustered(DIMENSION).draw(queries, seed=0)
     batches = drawn(DIMENSION, NAME, round(ROWS * scale))
+    most = max(1, round(BURST_ROWS * scale / BATCH_ROWS))
     true = exact(np.concatenate(batches), asked)
     with running_stack(**READY) as stack:
         report = Report(NAME, stack.versions(), stack.shown_settings())
         rounds: dict[EmbeddingType, list[Round]] = {kind: [] for kind in EmbeddingType}
         for number in range(ROUNDS if scale >= SMOKE else 1):
             for kind in sorted(EmbeddingType, reverse=bool(number % 2)):
-                rounds[kind].append(_round(stack, kind, batches, asked, true))
+                rounds[kind].append(_round(stack, kind, batches, most, asked, true))
     _report(report, rounds)
     report.figures |= {"rows": sum(map(len, batches)), "queries": queries}
     return report
@@ -82,20 +84,22 @@ def _round(
     stack: Stack,
     kind: EmbeddingType,
     batches: Batches,
+    most: int,
     asked: NDArray[np.float32],
     true: list[set[int]],
 ) -> Round:
     settings = {"embedding_dimension": DIMENSION, "embedding_type": kind}
     with Watch() as watch:
-        with own_database(stack, "burst", **settings) as resources:
-            first = burst(ReadyWriter(resources, TENANT, NAME), batches)
+        with own_database(stack, "burst", max_unsealed_rows=UNBOUNDED, **settings) as resources:
+            first = burst(ReadyWriter(resources, TENANT, NAME), batches[:most])
         with own_database(stack, "sealed", **settings) as resources:
             with sealing(resources.settings) as sealer:
-                whole = sustained(resources, ReadyWriter(resources, TENANT, NAME), batches, sealer)
+                whole = sustained(ReadyWriter(resources, TENANT, NAME), batches, sealer)
             rows = sum(map(len, batches))
             row_bytes, index_bytes = (size / rows for size in _sizes(resources))
             taken, recall = _searches(resources, asked, true)
-    return Round(rows / first, rows / whole, row_bytes, index_bytes, taken, recall, watch.others)
+    burst_rate = sum(map(len, batches[:most])) / first
+    return Round(burst_rate, rows / whole, row_bytes, index_bytes, taken, recall, watch.others)
 
 
 def _sizes(resources: Resources) -> tuple[int, int]:

@@ -4,11 +4,14 @@ import multiprocessing
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from multiprocessing.synchronize import Event
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
 from benchmarks.ready import BATCH_ROWS, Clustered, ReadyWriter, batch_vectors
 from benchmarks.stack import Stack
@@ -22,11 +25,9 @@ from worker.types import SegmentState
 
 TENANT = "acme"
 LOOK_SECONDS = 0.1
-READY = {
-    "EMBEDDING_PROVIDER": "none",
-    "EMBEDDING_DIMENSION": "1536",
-    "MAX_UNSEALED_ROWS": "",  # the stack holds nothing back; what is sealed beside is held to the default
-}
+# What the stack is started with for ready rows: unlike its own bound, the default one holds writers back.
+READY = {"EMBEDDING_PROVIDER": "none", "EMBEDDING_DIMENSION": "1536", "MAX_UNSEALED_ROWS": ""}
+UNBOUNDED = 100_000_000
 
 Batches = list[NDArray[np.float32]]
 
@@ -45,14 +46,19 @@ def empty_database(stack: Stack, name: str) -> Iterator[str]:
 @contextmanager
 def own_database(stack: Stack, name: str, **settings: Any) -> Iterator[Resources]:
     """Make a database of our schema for ready vectors."""
-    chosen: dict[str, Any] = {"embedding_provider": "none", "max_unsealed_rows": None, **settings}
     with empty_database(stack, name) as url:
-        resources = Resources(read_settings(database_url=url, **chosen))
+        resources = Resources(ready_settings(database_url=url, **settings))
         migrate(resources.settings)
         try:
             yield resources
         finally:
             resources.close()
+
+
+def ready_settings(**settings: Any) -> Settings:
+    """Give the settings for ready vectors, the defaults where nothing is said."""
+    chosen: dict[str, Any] = {"embedding_provider": "none", "max_unsealed_rows": None, **settings}
+    return read_settings(**chosen)
 
 
 def drawn(dimension: int, name: str, rows: int, done: int = 0) -> Batches:
@@ -128,27 +134,45 @@ def _close_the_open(resources: Resources) -> None:
             segments.open_next(connection)
 
 
-def sustained(resources: Resources, writer: ReadyWriter, batches: Batches, sealer: Sealer) -> float:
-    """Write as dispatch lets batches go, until all are sealed; gives the seconds."""
+def sustained(writer: ReadyWriter, batches: Batches, sealer: Sealer) -> float:
+    """Write, which waits while too much is unsealed, until all are sealed; gives the seconds."""
     begun = time.perf_counter()
-    for vectors in batches:
-        while not _has_room(resources):
-            time.sleep(LOOK_SECONDS)
-        writer.write(vectors)
+    burst(writer, batches)
     sealer.seal_the_rest()
     return time.perf_counter() - begun
 
 
-def _has_room(resources: Resources) -> bool:
+def compact(resources: Resources, seconds: float) -> str:
+    """Merge, for so long at most; says what was rewritten, and what it took."""
+    begun = _now(resources)
+    limit = time.perf_counter() + seconds
+    try:
+        run_chore(resources, "compact", stopping=lambda: time.perf_counter() > limit)
+    except DBAPIError:  # its statement was cancelled
+        stopped = ", and was stopped there"
+    else:
+        stopped = ""
+    rows, taken = _merged_since(resources, begun)
+    return f"{rows:,} rows rewritten in {taken:.0f} s{stopped}"
+
+
+def _now(resources: Resources) -> datetime:
     with transaction(resources.engine) as connection:
-        return segments.has_room(connection, resources.settings, BATCH_ROWS)
+        now: datetime = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
+    return now
 
 
-def compact(resources: Resources) -> str:
-    """Merge what there is to be merged; says what it took."""
-    begun = time.perf_counter()
-    copied = run_chore(resources, "compact")["rows_copied"]
-    return f"{copied:,} rows rewritten in {time.perf_counter() - begun:.0f} s"
+def _merged_since(resources: Resources, begun: datetime) -> tuple[int, float]:
+    """Give the rows of the segments that merging made, and the seconds until it had made the last."""
+    with transaction(resources.engine) as connection:
+        found = connection.execute(
+            text("""
+                SELECT coalesce(sum(sealed_rows), 0),
+                       coalesce(extract(epoch FROM max(updated_at) - :begun), 0)
+                FROM segments WHERE state = 'sealed' AND updated_at > :begun"""),
+            {"begun": begun},
+        ).one()
+    return int(found[0]), float(found[1])
 
 
 def sealed_leaves(resources: Resources) -> Sequence[str]:

@@ -20,7 +20,7 @@ from benchmarks.stack import Stack
 from worker.producer import Document, submit
 
 PROCESSES, TENANTS = 2, 4
-BYTES = 4e6
+BYTES = 5e6
 TIMES = 5
 OURS, OURS_SEALED = "ours", "ours, to the first seal"
 PIPELINES = {"LlamaIndex": False, "LlamaIndex, hybrid table": True}

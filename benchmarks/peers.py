@@ -5,19 +5,33 @@ documented batch use. Ours twice: the burst into the open segment, which is sear
 sustained rate, until every row has been sealed once. Compaction comes after that and is stated. The peers'
 tables are small, which favours them: an HNSW index takes rows the slower the larger it is.
 
+Once, for comparison: the peers with their index built last, and ours with a parallel worker for index
+builds, which the embedded server does without on a small machine.
+
 Files (peer_files.py): the corpus to searchable rows by two processes on both sides.
 """
 
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from statistics import median
 
 from benchmarks import peer_files, peer_runs
-from benchmarks.ours import READY, TENANT, Batches, burst, compact, drawn, own_database, sealing, sustained
+from benchmarks.ours import (
+    TENANT,
+    UNBOUNDED,
+    Batches,
+    burst,
+    compact,
+    drawn,
+    own_database,
+    ready_settings,
+    sealing,
+    sustained,
+)
 from benchmarks.peer_runs import STORES, Rows
-from benchmarks.ready import ReadyWriter
+from benchmarks.ready import BATCH_ROWS, ReadyWriter
 from benchmarks.report import Demand, Report
 from benchmarks.rounds import SMOKE, Watch
 from benchmarks.stack import Stack, running_stack
@@ -25,8 +39,9 @@ from worker.lifecycle import collect_garbage_rarely
 from worker.types import EmbeddingType
 
 DIMENSION, NAME, ROUNDS = 1536, "peers", 3
-OUR_ROWS, PEER_ROWS, PEER_SECONDS = 20_480, 4_000, 60
-BURST, SUSTAINED = "ours, burst", "ours, sustained"
+BURST_ROWS, SUSTAINED_ROWS, PEER_ROWS, PEER_SECONDS = 20_480, 20_480, 4_096, 60
+COMPACT_SECONDS = 60
+BURST, SUSTAINED, PARALLEL = "ours, burst", "ours, sustained", "ours, sustained, BUILD_WORKERS=1"
 TIMES = {BURST: 20, SUSTAINED: 5}
 
 
@@ -45,13 +60,15 @@ Rounds = dict[str, list[Measured]]
 def run(scale: float) -> Report:
     peer_runs.require_installed()
     collect_garbage_rarely()
-    batches = drawn(DIMENSION, NAME, round(OUR_ROWS * scale))
+    batches = drawn(DIMENSION, NAME, round(SUSTAINED_ROWS * scale))
     rounds = ROUNDS if scale >= SMOKE else 1
     with running_stack() as stack:
-        report = Report(NAME, stack.versions() | peer_runs.versions(), stack.shown_settings() | READY)
+        shown = replace(stack, settings=ready_settings(embedding_dimension=DIMENSION))
+        report = Report(NAME, stack.versions() | peer_runs.versions(), shown.shown_settings())
         rows = Rows(stack.folder, NAME, batches, max(20, round(PEER_ROWS * scale)))
+        most = max(1, round(BURST_ROWS * scale / BATCH_ROWS))
         for kind in EmbeddingType:
-            _compare(report, kind, _Sides(stack, kind, batches, rows), rounds)
+            _compare(report, kind, _Sides(stack, kind, batches, most, rows), rounds)
         peer_files.compare(stack, report, scale, rounds)
     report.figures["peers"] = peer_runs.shown_versions()
     return report
@@ -60,8 +77,8 @@ def run(scale: float) -> Report:
 class _Sides:
     """Everybody who writes rows of one column type."""
 
-    def __init__(self, stack: Stack, kind: EmbeddingType, batches: Batches, rows: Rows) -> None:
-        self._stack, self._kind, self._batches, self._rows = stack, kind, batches, rows
+    def __init__(self, stack: Stack, kind: EmbeddingType, batches: Batches, most: int, rows: Rows) -> None:
+        self._stack, self._kind, self._batches, self._most, self._rows = stack, kind, batches, most, rows
         self.compacted = ""
 
     @property
@@ -71,24 +88,27 @@ class _Sides:
         return {BURST: self._burst, SUSTAINED: self._sustained, **peers}
 
     @property
-    def with_index_last(self) -> dict[str, Callable[[], Measured]]:
-        """Give the peers once more: rows first, then the index."""
-        return {
+    def apart(self) -> dict[str, Callable[[], Measured]]:
+        """Give what is shown for comparison and demanded of nobody."""
+        last = {
             f"{shown}, index built last": partial(self._peer, adapter, index_last=True)
             for adapter, shown in STORES.items()
         }
+        return {PARALLEL: partial(self._sustained, build_workers=1), **last}
 
     def _burst(self) -> Measured:
-        with own_database(self._stack, "ours", **self._settings) as resources, Watch() as watch:
-            seconds = burst(ReadyWriter(resources, TENANT, NAME), self._batches)
-        return _measured(self._batches, seconds, watch)
+        batches = self._batches[: self._most]
+        settings = {**self._settings, "max_unsealed_rows": UNBOUNDED}
+        with own_database(self._stack, "ours", **settings) as resources, Watch() as watch:
+            seconds = burst(ReadyWriter(resources, TENANT, NAME), batches)
+        return _measured(batches, seconds, watch)
 
-    def _sustained(self) -> Measured:
-        with own_database(self._stack, "ours", **self._settings) as resources:
+    def _sustained(self, build_workers: int | None = None) -> Measured:
+        settings = {**self._settings, "build_workers": build_workers}
+        with own_database(self._stack, "ours", **settings) as resources:
             with sealing(resources.settings) as sealer, Watch() as watch:
-                seconds = sustained(resources, ReadyWriter(resources, TENANT, NAME), self._batches, sealer)
-            if not self.compacted:  # once is enough to state it
-                self.compacted = compact(resources)
+                seconds = sustained(ReadyWriter(resources, TENANT, NAME), self._batches, sealer)
+            self.compacted = self.compacted or compact(resources, COMPACT_SECONDS)
         return _measured(self._batches, seconds, watch)
 
     def _peer(self, adapter: str, *, index_last: bool = False) -> Measured:
@@ -116,9 +136,9 @@ def _compare(report: Report, kind: EmbeddingType, sides: _Sides, rounds: int) ->
         first = number % len(names)
         for name in names[first:] + names[:first]:
             done[name].append(sides.all[name]())
-    apart: Rounds = {name: [side()] for name, side in sides.with_index_last.items()}
+    apart: Rounds = {name: [side()] for name, side in sides.apart.items()}
     _report(report, kind, {name: done[name] for name in names}, apart)
-    report.figures[f"compaction after that, {kind.value}"] = sides.compacted
+    report.figures[f"compaction after the first round, {kind.value}"] = sides.compacted
 
 
 def _report(report: Report, kind: EmbeddingType, done: Rounds, apart: Rounds) -> None:

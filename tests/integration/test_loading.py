@@ -283,7 +283,7 @@ def test_an_owner_that_goes_away_in_between_is_noticed(
 ) -> None:
     load([given("owner", 3, 1)])
     find = duplicates.owners_of
-    went = []
+    went: list[int] = []
 
     def then_gone(*arguments: Any) -> Any:
         found = find(*arguments)

@@ -49,7 +49,6 @@ SQLALCHEMY = {
     "worker.lease": (ERRORS | {"Engine"}, "a beat that fails is tried again"),
     "worker.lifecycle": (ERRORS, "a heartbeat that fails must not end the worker"),
     "worker.load_slice": (ERRORS | {"Connection"}, "one write, then each document alone"),
-    "worker.loading": ({"Connection"}, "type of what it hands to db/"),
     "worker.producer": ({"Connection"}, "type of what it hands to db/"),
     "worker.resources": (ERRORS | {"Connection", "Engine"}, "owns the engines; retries what passes"),
     "worker.submitting": ({"Connection"}, "type of what it hands to db/"),
