@@ -41,7 +41,7 @@ format: $(DEV) ## rewrite the code in style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(DEV) $(if $(filter peers growth all,$(NAME)),$(PEERS)) ## one benchmark (NAME=pipeline; without a name: which there are)
+bench: $(DEV) $(if $(filter peers files growth all,$(NAME)),$(PEERS)) ## one benchmark (NAME=pipeline; without a name: which there are)
 	$(BIN)/python -m benchmarks $(NAME)
 
 docs-check: $(DEV) ## what the documents say is what the code does

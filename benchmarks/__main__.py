@@ -10,7 +10,7 @@ from importlib import import_module
 
 from benchmarks.report import BenchmarkError, Report, scale
 
-NAMES = ("pipeline", "writer", "rerun", "memory", "edits", "sealing", "halfvec", "peers", "growth")
+NAMES = ("pipeline", "writer", "rerun", "memory", "edits", "sealing", "halfvec", "peers", "files", "growth")
 
 
 def main() -> int:

@@ -1,4 +1,4 @@
-"""Three widely used vector stores over the same server, and LlamaIndex's pipeline over the same files.
+"""Three widely used vector stores over the same server, with the same ready vectors.
 
 Rows with ready vectors: each peer into a new table that has its HNSW index from the beginning, in its best
 documented batch use. Ours twice: the burst into the open segment, which is searched exactly, and the
@@ -7,8 +7,6 @@ tables are small, which favours them: an HNSW index takes rows the slower the la
 
 Once, for comparison: the peers with their index built last, and ours with a parallel worker for index
 builds, which the embedded server does without on a small machine.
-
-Files (peer_files.py): the corpus to searchable rows by two processes on both sides.
 """
 
 from collections import defaultdict
@@ -17,7 +15,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from statistics import median
 
-from benchmarks import peer_files, peer_runs
+from benchmarks import peer_runs
 from benchmarks.ours import (
     TENANT,
     UNBOUNDED,
@@ -69,7 +67,6 @@ def run(scale: float) -> Report:
         most = max(1, round(BURST_ROWS * scale / BATCH_ROWS))
         for kind in EmbeddingType:
             _compare(report, kind, _Sides(stack, kind, batches, most, rows), rounds)
-        peer_files.compare(stack, report, scale, rounds)
     report.figures["peers"] = peer_runs.shown_versions()
     return report
 
