@@ -23,6 +23,7 @@ from tests.integration.test_sealing import (
 )
 from worker import delete, restore, submit
 from worker.db import segments
+from worker.maintenance import compact as compaction
 from worker.maintenance.run import run_chore
 from worker.resources import Resources, close_resources
 
@@ -245,3 +246,27 @@ def test_nothing_is_merged_while_a_segment_waits_for_its_first_index(
 ) -> None:
     connection.execute(text("UPDATE segments SET state = 'sealing' WHERE state = 'open'"))
     assert compact(resources)["merged"] == []
+
+
+def test_where_there_are_many_segments_merging_waits_for_no_index(
+    resources: Resources,
+    four: dict[str, UUID],
+    connection: Connection,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(compaction, "_MANY", len(four))
+    connection.execute(text("UPDATE segments SET state = 'sealing' WHERE state = 'open'"))
+    assert compact(resources)["rows_copied"] == 100
+    connection.execute(text("UPDATE segments SET state = 'open' WHERE state = 'sealing'"))
+    assert everything(resources) == texts(*"abcd")
+
+
+def test_merging_makes_the_leaves_it_needs(
+    resources: Resources, drain: Drain, four: dict[str, UUID], connection: Connection
+) -> None:
+    for name in "efghijkl":
+        ingested(drain, document(name))
+        seal(resources)
+    connection.execute(text("DELETE FROM segments WHERE state = 'spare'"))
+    assert compact(resources)["rows_copied"] == 300
+    assert everything(resources) == texts(*"abcdefghijkl")

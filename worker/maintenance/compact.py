@@ -23,6 +23,8 @@ from worker.types import SegmentState
 log = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.1
+# A search walks each: by now that costs it more than the core that merging takes from the builds.
+_MANY = 12
 
 
 def run(resources: Resources, connection: Connection) -> dict[str, Any]:
@@ -31,6 +33,7 @@ def run(resources: Resources, connection: Connection) -> dict[str, Any]:
     builds.prepare(connection, settings)
     _give_up_copies(connection)
     merged: list[str] = []
+    freed = _recycled(resources, connection)
     copied = 0
     while sources := _next(connection, settings):
         rows = _merge(resources, connection, sources)
@@ -38,8 +41,7 @@ def run(resources: Resources, connection: Connection) -> dict[str, Any]:
             break
         copied += rows
         merged += [source.leaf for source in sources]
-    freed = _free(resources, connection)
-    spares.run(resources, connection)
+        freed += _recycled(resources, connection)
     return {"merged": merged, "rows_copied": copied, "freed": freed}
 
 
@@ -49,10 +51,10 @@ def _give_up_copies(connection: Connection) -> None:
 
 
 def _next(connection: Connection, settings: Settings) -> list[Segment]:
-    """Choose what to merge; nothing while full segments wait for their first index."""
-    if segments.in_state(connection, SegmentState.SEALING):
-        return []
+    """Choose what to merge; while full segments wait for their first index, only where there are many."""
     sealed = segments.in_state(connection, SegmentState.SEALED)
+    if len(sealed) < _MANY and segments.in_state(connection, SegmentState.SEALING):
+        return []
     chosen = choose([_size(connection, source) for source in sealed], settings.max_segment_rows)
     return [source for source in sealed if source.segment in chosen]
 
@@ -99,9 +101,14 @@ def _await_deleters(connection: Connection, sources: list[Segment]) -> set[str]:
     return found
 
 
-def _free(resources: Resources, connection: Connection) -> list[str]:
-    """Make spare leaves of emptied ones; who still looks at one is not waited for."""
+def _recycled(resources: Resources, connection: Connection) -> list[str]:
+    """Make spare leaves of emptied ones, and new ones where those are too few; gives the emptied ones.
+
+    Who still looks at one is not waited for.
+    """
     engine = single_connection_engine(resources.settings.direct_url, "ingest compact")
     emptied = segments.in_state(connection, SegmentState.EMPTIED)
     forgotten = (leaf for leaf in emptied if merges.is_forgotten(connection, leaf))
-    return [leaf.leaf for leaf in forgotten if briefly(engine, partial(merges.clear, emptied=leaf))]
+    freed = [leaf.leaf for leaf in forgotten if briefly(engine, partial(merges.clear, emptied=leaf))]
+    spares.run(resources, connection)
+    return freed
