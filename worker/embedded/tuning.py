@@ -6,8 +6,8 @@ from dataclasses import dataclass
 _MB = 1 << 20
 _GB = 1 << 30
 _SMALL_SHM = 512 * _MB
-# Beside the process that leads a build. A core is left to searches: with every core building, their p95
-# doubles, and where rows come in meanwhile, building is no faster (docs/benchmarks.md, sealing).
+# Beside the process that leads a build. A core is left to searches: with every core building they take half
+# as long again, and little is gained (docs/decisions/0010).
 _BUILD_WORKERS = 2
 
 
