@@ -2,8 +2,7 @@
 
 Rows with ready vectors: each peer into a new table that has its HNSW index from the beginning, in its best
 documented batch use. Ours twice: the burst into the open segment, which is searched exactly, and the
-sustained rate, until every row has been sealed once. Compaction comes after that and is stated. The peers'
-tables are small, which favours them: an HNSW index takes rows the slower the larger it is.
+sustained rate, until every row has been sealed once. Compaction comes after that and is stated.
 
 Once, for comparison: the peers with their index built last, and ours with a parallel worker for index
 builds, which the embedded server does without on a small machine.
