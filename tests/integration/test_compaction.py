@@ -267,6 +267,8 @@ def test_merging_makes_the_leaves_it_needs(
     for name in "efghijkl":
         ingested(drain, document(name))
         seal(resources)
-    connection.execute(text("DELETE FROM segments WHERE state = 'spare'"))
-    assert compact(resources)["rows_copied"] == 300
-    assert everything(resources) == texts(*"abcdefghijkl")
+    for leaf in connection.execute(text("SELECT leaf FROM segments WHERE state = 'spare'")).scalars().all():
+        connection.execute(text(f"DROP TABLE {leaf}"))
+    assert len(compact(resources)["merged"]) >= 12
+    assert list(states(connection).values()).count("sealed") < 4
+    assert sorted(found_by(resources, vectors(1)[0], k=400)) == texts(*"abcdefghijkl")
