@@ -4,6 +4,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Self
 
+from worker.db.schema import require_schema
 from worker.dispatch import fill_window
 from worker.load_slice import SliceLoader
 from worker.resources import resources
@@ -28,9 +29,11 @@ def load(
 
     A stream is taken in slices of bounded size; `progress` hears what each came to. While too many rows
     wait to be sealed, it waits; `held_up` hears how many. What is there already, equal, costs a look:
-    a load that was interrupted is done again. Raises DatabaseUnavailableError.
+    a load that was interrupted is done again. Raises DatabaseUnavailableError, and SchemaError where the
+    settings are not those of the database.
     """
     mine = resources()
+    require_schema(mine.settings)
     loader = SliceLoader(mine, named_scope(tenant, project), held_up)
     total = Loaded()
     with _Seen() as seen:

@@ -160,6 +160,42 @@ def test_rows_that_are_no_chunks_fail_with_their_document(
     assert stored(connection) == {"good": 2}
 
 
+def test_files_are_looked_at_before_any_is_loaded(
+    ingest: Run, tmp_path: Path, connection: Connection
+) -> None:
+    (tmp_path / "given.jsonl").write_bytes(lines(record("d0")))
+    done = ingest("load", "given.jsonl", "absent")
+    assert done.returncode == Exit.SOURCE
+    assert b"there is no file absent" in done.stderr
+    assert stored(connection) == {}
+
+
+def test_what_is_no_json_at_all_is_told_briefly(ingest: Run, connection: Connection) -> None:
+    forged = b'{"source_path": "x", "chunks": [], "a\\u001b[31m\\nerror: forged": 1}\n'
+    done = ingest("load", "-", stdin=forged + b"nonsense\n" * 5_000)
+    assert done.returncode == Exit.FINDINGS
+    assert b"5,001 unreadable" in done.stdout
+    assert len(done.stderr.splitlines()) == 101
+    assert b"\x1b" not in done.stderr
+
+
+def test_settings_of_another_space_are_refused(ingest: Run, connection: Connection) -> None:
+    done = ingest("load", "-", stdin=lines(record("d0")), EMBEDDING_DIMENSION="128")
+    assert done.returncode == Exit.SCHEMA
+    assert stored(connection) == {}
+    assert value(connection, "SELECT count(*) FROM documents") == 0
+
+
+def test_odd_metadata_fail_with_their_document(ingest: Run, tmp_path: Path, connection: Connection) -> None:
+    rows = flat(record("a", 1), record("b", 1))
+    for row, odd in zip(rows, ([1, 2], None), strict=True):
+        row["metadata"] = odd
+    parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "odd.parquet")
+    done = ingest("load", "odd.parquet")
+    assert done.returncode == Exit.FINDINGS
+    assert stored(connection) == {"b": 1}
+
+
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [

@@ -8,6 +8,7 @@ import typer
 
 from worker.cli.output import AsJson, Project, Tenant, count, emit, note, printable, say
 from worker.errors import Exit, InterruptedLoad
+from worker.types import MOST_REASONS
 
 if TYPE_CHECKING:
     from worker.producer import Loaded
@@ -34,6 +35,10 @@ def load(
     A line of JSON: {"source_path": …, "chunks": [{"text": …, "vector": [numbers]}]}. Slices are stored
     whole: after an interruption the same command goes on from there.
     """
+    from worker.cli.records import check
+
+    for name in files:
+        check(name)
     run = _Run(tenant, project)
     try:
         for name in files:
@@ -70,7 +75,10 @@ class _Run:
         from worker.producer import load
         from worker.settings import load_settings
 
-        with opened(name, load_settings(), self._bad) as records, progress(f"loading {name}, %", 100) as show:
+        with (
+            opened(name, load_settings(), self._bad) as records,
+            progress(f"loading {printable(name)}, %", 100) as show,
+        ):
 
             def stored(part: "Loaded") -> None:
                 self._total += part
@@ -85,7 +93,10 @@ class _Run:
 
     def _bad(self, where: str, reason: str) -> None:
         self._unreadable += 1
-        note(f"  {where}: {reason}")
+        if self._unreadable <= MOST_REASONS:
+            note(f"  {where}: {reason}")
+        elif self._unreadable == MOST_REASONS + 1:
+            note("  and more")
 
     def _held_up(self, rows: int) -> None:
         if time.monotonic() - self._said >= _SAID_EVERY:

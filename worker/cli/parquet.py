@@ -56,7 +56,11 @@ class Parquet:
         """Give rows, without their vector, and their vectors as arrays."""
         for part in self._parts():
             vectors = part.column("vector")
-            rows = part.drop_columns(["vector"]).to_pylist()
+            try:
+                rows = part.drop_columns(["vector"]).to_pylist()
+            except (ValueError, TypeError, OverflowError, ImportError) as error:  # not UTF-8, no Python time
+                behind = f"{self._name}, behind row {self._read:,},"
+                raise unreadable(behind, error) from None
             yield from zip(rows, (_array(scalar) for scalar in vectors), strict=True)
 
     def _parts(self) -> Iterator[Any]:
@@ -102,8 +106,10 @@ def _object(value: Any) -> Any:
     """Give an object written as JSON, a struct or a map; what is none of them fails its document later."""
     if value is None:
         return {}
-    if isinstance(value, list):  # a map: its pairs
-        return dict(value)
+    if isinstance(value, list):
+        # a map: its pairs
+        pairs = all(isinstance(item, tuple) and isinstance(item[0], str) for item in value)
+        return dict(value) if pairs else value
     if not isinstance(value, str):
         return value
     try:
@@ -134,6 +140,9 @@ def _check_columns(schema: Any, name: str) -> None:
         raise SourceError(
             f"{name} has no column {', '.join(missing)}", f"it has {', '.join(schema.names)}; rename them"
         )
+    twice = [column for column in (*NEEDED, *OPTIONAL) if schema.names.count(column) > 1]
+    if twice:
+        raise SourceError(f"{name} has the column {twice[0]} twice", "write it with one")
     for column, (what, fits) in _fits().items():
         if column in schema.names and not fits(schema.field(column).type):
             raise SourceError(

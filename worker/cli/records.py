@@ -19,6 +19,7 @@ from worker.types import GivenChunk, GivenDocument
 STDIN = "-"
 _PARQUET = b"PAR1"
 _PART_BYTES = 1 << 20
+_LONGEST_PLACE = 200
 
 Bad = Callable[[str, str], None]
 """Hears where a record is that cannot be read, and why."""
@@ -50,6 +51,12 @@ def opened(name: str, settings: Settings, bad: Bad) -> Iterator[Records]:
         else:
             size = os.fstat(file.fileno()).st_size
             yield JsonLines(file, shown, settings.max_document_bytes, bad, size)
+
+
+def check(name: str) -> None:
+    """Refuse a file that cannot be opened, before any is read. Raises SourceError."""
+    if name != STDIN and not os.access(name, os.R_OK):
+        _opened(name, printable(name)).close()
 
 
 def _is_parquet(file: BinaryIO) -> bool:
@@ -160,5 +167,5 @@ def single(vector: list[float]) -> Any:
 def _first(error: ValidationError) -> str:
     """Say the first thing that is wrong, and where."""
     found = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    where = ".".join(str(part) for part in found["loc"])
+    where = printable(".".join(str(part) for part in found["loc"]))[:_LONGEST_PLACE]
     return f"{where}: {found['msg']}" if where else found["msg"]
