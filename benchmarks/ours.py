@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 from benchmarks.ready import BATCH_ROWS, Clustered, ReadyWriter, batch_vectors
 from benchmarks.stack import Stack
 from worker.db import segments
-from worker.db.engine import transaction
+from worker.db.engine import clock, transaction
 from worker.db.migrate import migrate
 from worker.maintenance.run import run_chore
 from worker.resources import Resources
@@ -144,7 +144,7 @@ def sustained(writer: ReadyWriter, batches: Batches, sealer: Sealer) -> float:
 
 def compact(resources: Resources, seconds: float) -> str:
     """Merge, for so long at most; says what was rewritten, and what it took."""
-    begun = _now(resources)
+    begun = resources.transact(clock)
     limit = time.perf_counter() + seconds
     try:
         run_chore(resources, "compact", stopping=lambda: time.perf_counter() > limit)
@@ -154,12 +154,6 @@ def compact(resources: Resources, seconds: float) -> str:
         stopped = ""
     rows, taken = _merged_since(resources, begun)
     return f"{rows:,} rows rewritten in {taken:.0f} s{stopped}"
-
-
-def _now(resources: Resources) -> datetime:
-    with transaction(resources.engine) as connection:
-        now: datetime = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
-    return now
 
 
 def _merged_since(resources: Resources, begun: datetime) -> tuple[int, float]:

@@ -133,9 +133,11 @@ def _ingest(settings: Settings, over: Event) -> None:
     collect_garbage_rarely()
     resources = Resources(settings)
     writer = ReadyWriter(resources, TENANT, f"meanwhile {os.getpid()}")
-    while not over.wait(0 if _may_write(resources) else 0.1):
+    while not over.is_set():
         if _may_write(resources):
             writer.write()
+        else:
+            over.wait(0.1)
     resources.close()
 
 

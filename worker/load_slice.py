@@ -44,7 +44,6 @@ class _Load:
     """A document on its way. `error`: why it is not stored. `owner`, `twin`: whose duplicate it is."""
 
     row: Submission
-    size_bytes: int
     text: Text = _NOTHING
     pieces: list[Piece] = field(default_factory=list)
     error: DocumentError | None = None
@@ -54,6 +53,10 @@ class _Load:
     @property
     def path(self) -> str:
         return self.row.source_path
+
+    @property
+    def size_bytes(self) -> int:
+        return self.row.size_bytes or 0
 
     def outcome(self, document: Claimed, ids: Mapping[str, UUID]) -> Work | Settled:
         """Give what is to be written, or what it came to. `ids`: of the slice's documents by path."""
@@ -68,8 +71,7 @@ class _Load:
 
 def _prepared(document: GivenDocument, mine: Resources) -> _Load:
     """Clean, check and hash. Raises DocumentError for what cannot even be recorded."""
-    limit = mine.settings.max_document_bytes
-    load = _Load(submission(Document.loaded(document), limit), document.size_bytes)
+    load = _Load(submission(Document.loaded(document), mine.settings.max_document_bytes))
     try:
         _read(load, document, mine)
     except DocumentError as error:

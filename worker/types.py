@@ -121,6 +121,12 @@ class GivenChunk:
     heading_path: tuple[str, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def size_bytes(self) -> int:
+        """What it takes, about: its text in UTF-8, its vector in single precision, its metadata as text."""
+        vector = 0 if self.vector is None else 4 * len(self.vector)
+        return len(self.text.encode("utf-8", "surrogatepass")) + vector + _text_bytes(self.metadata)
+
 
 @dataclass(frozen=True, slots=True)
 class GivenDocument:
@@ -132,13 +138,12 @@ class GivenDocument:
 
     @property
     def size_bytes(self) -> int:
-        """What it takes, about: its texts in UTF-8, its vectors in single precision, its metadata as text."""
-        described = [self.metadata, *(chunk.metadata for chunk in self.chunks)]
-        return sum(len(str(metadata)) for metadata in described if metadata) + sum(
-            len(chunk.text.encode("utf-8", "surrogatepass"))
-            + 4 * len(() if chunk.vector is None else chunk.vector)
-            for chunk in self.chunks
-        )
+        """What it takes, about: its chunks, and its metadata as text."""
+        return _text_bytes(self.metadata) + sum(chunk.size_bytes for chunk in self.chunks)
+
+
+def _text_bytes(metadata: Mapping[str, Any]) -> int:
+    return len(str(metadata)) if metadata else 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -469,13 +469,18 @@ def test_demo_shows_a_corpus_and_leaves_no_process(
     assert processes_of(settings.data_dir) == []
 
 
+def start_up(folder: Path, port: str) -> "subprocess.Popen[bytes]":
+    """Run `ingest up`; what it says goes into up.log."""
+    with (folder / "up.log").open("wb") as log:
+        return subprocess.Popen(
+            command("up"), cwd=folder, stdout=log, stderr=log, env={**os.environ, "FLOWER_PORT": port}
+        )
+
+
 def test_up_runs_until_it_is_interrupted(
     settings: Settings, connection: Connection, tmp_path: Path, free_port: str
 ) -> None:
-    with (tmp_path / "up.log").open("wb") as log:
-        up = subprocess.Popen(
-            command("up"), cwd=tmp_path, stdout=log, stderr=log, env={**os.environ, "FLOWER_PORT": free_port}
-        )
+    up = start_up(tmp_path, free_port)
     kinds = ("ingest", "search", "maintenance", "beat")
     until(lambda: up.poll() is not None or all(alive(connection, kind) for kind in kinds))
     up.send_signal(signal.SIGINT)
@@ -495,10 +500,7 @@ def test_worker_without_standard_streams_works(settings: Settings, connection: C
 def test_up_whose_runner_is_killed_says_so(
     settings: Settings, connection: Connection, tmp_path: Path, free_port: str
 ) -> None:
-    with (tmp_path / "up.log").open("wb") as log:
-        up = subprocess.Popen(
-            command("up"), cwd=tmp_path, stdout=log, stderr=log, env={**os.environ, "FLOWER_PORT": free_port}
-        )
+    up = start_up(tmp_path, free_port)
     until(lambda: up.poll() is not None or alive(connection, "ingest"))
     os.kill(int((settings.data_dir / "log" / "processes.pid").read_text()), signal.SIGKILL)
     assert up.wait(timeout=30) == Exit.STACK, (tmp_path / "up.log").read_text()

@@ -6,11 +6,11 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from sqlalchemy import Connection, text
 
+from tests import conftest
 from worker.db.engine import driver_url
 from worker.errors import Exit
 from worker.settings import Settings
@@ -23,23 +23,14 @@ Drain = Callable[[], dict[str, int]]
 
 
 @pytest.fixture
-def ingest(settings: Settings, tmp_path: Path) -> Run:
-    """Run a command of `ingest` to its end, in the folder of the test."""
+def ingest(ingest: conftest.Run) -> Run:
+    """The command, whose output is text and never names a secret."""
 
-    def run(*arguments: str | Path, **environment: str) -> Any:
-        done = subprocess.run(
-            [sys.executable, "-m", "worker.cli", *map(str, arguments)],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            cwd=tmp_path,
-            env={**os.environ, **environment},
-            timeout=120,
-            check=False,
-        )
-        assert "Traceback" not in done.stderr, done.stderr
-        assert "hush" not in done.stdout + done.stderr
-        return done
+    def run(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+        done = ingest(*arguments, **environment)
+        out, err = done.stdout.decode(), done.stderr.decode()
+        assert "hush" not in out + err
+        return subprocess.CompletedProcess(done.args, done.returncode, out, err)
 
     return run
 

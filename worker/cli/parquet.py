@@ -85,10 +85,10 @@ class _Growing:
     def take(self, row: Mapping[str, Any], vector: Any) -> None:
         if len(self._chunks) > self._most_chunks or self._bytes > self._most_bytes:
             return  # refused already, by what is here
-        text = row["text"] or ""
-        self._bytes += len(text) + (0 if vector is None else vector.nbytes)
         headings = tuple(title for title in row.get("heading_path") or () if title is not None)
-        self._chunks.append(GivenChunk(text, vector, headings, _object(row.get("metadata"))))
+        chunk = GivenChunk(row["text"] or "", vector, headings, _object(row.get("metadata")))
+        self._bytes += chunk.size_bytes
+        self._chunks.append(chunk)
 
     def given(self) -> GivenDocument:
         return GivenDocument(self.path, self._chunks, self._metadata)
