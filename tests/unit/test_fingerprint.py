@@ -26,7 +26,7 @@ GOLDEN = {
     "source": "e1ac9fcd102e4b9b4cd59f1910bef9105bb8f985950c9eac2d25ef57b6cc897d",
     "chunk": "d3e5359c7cd8e60bc1efd0274bd2e387adfc3d48a2b59ed81935f02edc1f5e4b",
     "recipe": "c80b1e78ebdb42d7baf249f81bdc992fed30e576cced5e095adabe9b471af5bd",
-    "fingerprint": "44e1eccdc1389e03c047b9bef80fcee3691a083ab3a39a0516b413184234ad4d",
+    "fingerprint": "8b0292780e7e860454fefe0917b43cab4135a31ca086ebed19ff121fa5c6a2a8",
 }
 
 
@@ -40,7 +40,7 @@ def test_hashes_stay_what_they_are() -> None:
         "source": source_key("/a/b.md"),
         "chunk": chunk_hash("m", "text"),
         "recipe": recipe(**PLAIN),
-        "fingerprint": fingerprint.fingerprint(bytes(32), bytes(range(32)), FileType.MARKDOWN),
+        "fingerprint": fingerprint.fingerprint(bytes(32), bytes(range(32)), FileType.MARKDOWN, "english"),
     }
     assert {name: value.hex() for name, value in found.items()} == GOLDEN
 
@@ -62,14 +62,15 @@ def test_raised_version_makes_another_recipe(monkeypatch: pytest.MonkeyPatch, mo
     assert recipe(**PLAIN) != before
 
 
-def test_fingerprint_depends_on_content_recipe_and_type() -> None:
+def test_fingerprint_depends_on_content_recipe_type_and_language() -> None:
     made = {
-        fingerprint.fingerprint(content, by, kind)
+        fingerprint.fingerprint(content, by, kind, language)
         for content in (content_hash("a"), content_hash("b"))
         for by in (recipe(**PLAIN), recipe(**PLAIN | {"model": "n"}))
         for kind in FileType
+        for language in ("english", "german")
     }
-    assert len(made) == 2 * 2 * len(FileType)
+    assert len(made) == 2 * 2 * len(FileType) * 2
     assert {len(value) for value in made} == {32}
 
 

@@ -5,7 +5,7 @@ which segment they go into.
 """
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 from uuid import UUID
@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from worker.steps.prepare import Piece
 
 COLUMNS = (
-    "document_id", "tenant_id", "project_id", "chunk_id", "chunk_index", "char_length", "text",
-    "heading_path", "content_hash", "embedding", "metadata",
+    "document_id", "tenant_id", "project_id", "language", "chunk_id", "number", "chunk_index", "char_length",
+    "text", "heading_path", "content_hash", "embedding", "metadata",
 )  # fmt: skip
 
 HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack("!ii", 0, 0)
@@ -28,34 +28,36 @@ _NULL = struct.pack("!i", -1)
 _LENGTH = struct.Struct("!i")
 NO_VECTOR = _NULL
 _FIELDS = struct.pack("!h", len(COLUMNS))
-_ID_TO_TEXT = struct.Struct("!i16siqiii")
+_ID_TO_TEXT = struct.Struct("!i16siqiqiii")
 _VECTOR_HEAD = struct.Struct("!ihh")
 _NO_HEADINGS = struct.pack("!iiii", 12, 0, 0, _TEXT_OID)
 _JSONB_VERSION = b"\x01"
 
 
-def document_fields(document_id: UUID, tenant_id: UUID, project_id: UUID | None) -> bytes:
+def document_fields(document_id: UUID, tenant_id: UUID, project_id: UUID | None, language: str) -> bytes:
     """Encode the fields all rows of a document begin with."""
     ids = b"".join(_field(key.bytes) if key else _NULL for key in (document_id, tenant_id, project_id))
-    return _FIELDS + ids
+    return _FIELDS + ids + _field(language.encode())
 
 
 class Row(NamedTuple):
     """A row to be, without its vector. `prefix`: the encoded fields of its document."""
 
     prefix: bytes
+    language: str
     chunk_id: bytes
+    number: int
     chunk_index: int
     piece: Piece
 
 
 def row_fields(row: Row, vector: bytes | memoryview) -> tuple[bytes | memoryview, ...]:
     """Give what a row consists of, to be joined with other rows. `vector` is an encoded one."""
-    prefix, chunk_id, chunk_index, piece = row
+    prefix, _, chunk_id, number, chunk_index, piece = row
     text = piece.text.encode()
     return (
         prefix,
-        _ID_TO_TEXT.pack(16, chunk_id, 8, chunk_index, 4, piece.char_length, len(text)),
+        _ID_TO_TEXT.pack(16, chunk_id, 8, number, 8, chunk_index, 4, piece.char_length, len(text)),
         text,
         _encoded_texts(piece.heading_path),
         _LENGTH.pack(len(piece.content_hash)),
@@ -92,3 +94,21 @@ def _field(data: bytes) -> bytes:
 
 
 _NO_METADATA = _field(_JSONB_VERSION + b"{}")
+
+
+class CopyStream:
+    """A readable stream over parts, for the driver's COPY."""
+
+    def __init__(self, parts: Iterator[bytes]) -> None:
+        self._parts = parts
+        self._rest = b""
+
+    def read(self, size: int = -1) -> bytes:
+        """Give at most `size` bytes (all of a part's with -1), b"" at the end."""
+        if not self._rest:
+            self._rest = next(self._parts, b"")
+        if 0 <= size < len(self._rest):
+            given, self._rest = self._rest[:size], self._rest[size:]
+            return given
+        given, self._rest = self._rest, b""
+        return given

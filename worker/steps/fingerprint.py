@@ -39,9 +39,9 @@ def recipe(*, model: str, dimension: int, chunk_size: int, chunk_overlap: int) -
     return hashlib.sha256(canonical_json(parts).encode()).digest()
 
 
-def fingerprint(content: bytes, recipe_hash: bytes, file_type: FileType) -> bytes:
+def fingerprint(content: bytes, recipe_hash: bytes, file_type: FileType, language: str) -> bytes:
     """Hash a chunk set's origin. Submission computes the same in SQL, see `db/submissions.py`."""
-    return hashlib.sha256(content + recipe_hash + file_type.encode()).digest()
+    return hashlib.sha256(content + recipe_hash + f"{file_type}/{language}".encode()).digest()
 
 
 def canonical_json(value: Mapping[str, Any]) -> str:

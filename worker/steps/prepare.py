@@ -41,7 +41,7 @@ class Piece(NamedTuple):
     metadata: Mapping[str, object] = MappingProxyType({})
 
 
-def read(data: bytes, filename: str, file_type: FileType, recipe: bytes) -> Text:
+def read(data: bytes, filename: str, file_type: FileType, language: str, recipe: bytes) -> Text:
     """Decode and fingerprint. Raises SkipDocument where there is nothing to index.
 
     Raises DocumentError for given chunks that cannot be read: "bad_chunks", "vector_not_finite",
@@ -49,15 +49,17 @@ def read(data: bytes, filename: str, file_type: FileType, recipe: bytes) -> Text
     """
     decoded = decode(data, filename=filename)
     if file_type is FileType.CHUNKS:
-        return read_given(given.parse(decoded.text), recipe, decoded.cleaned)
+        return read_given(given.parse(decoded.text), language, recipe, decoded.cleaned)
     hashed = content_hash(decoded.text)
-    return Text(decoded.text, hashed, fingerprint(hashed, recipe, file_type), decoded.cleaned)
+    return Text(decoded.text, hashed, fingerprint(hashed, recipe, file_type, language), decoded.cleaned)
 
 
-def read_given(chunks: Sequence[GivenChunk], recipe: bytes, cleaned: Mapping[str, int] = NOTHING) -> Text:
+def read_given(
+    chunks: Sequence[GivenChunk], language: str, recipe: bytes, cleaned: Mapping[str, int] = NOTHING
+) -> Text:
     """Fingerprint the chunks a producer cut."""
     hashed = given.content_hash(chunks)
-    return Text("", hashed, fingerprint(hashed, recipe, FileType.CHUNKS), cleaned, chunks)
+    return Text("", hashed, fingerprint(hashed, recipe, FileType.CHUNKS, language), cleaned, chunks)
 
 
 def split(text: Text, file_type: FileType, *, model: str, size: int, overlap: int, most: int) -> list[Piece]:
