@@ -1,5 +1,6 @@
 """The files that settings come from and the folders they name: what is wrong with one is said in a line."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -60,3 +61,19 @@ def resolved(folder: Path) -> Path:
         return expanded(folder).resolve()
     except (OSError, RuntimeError):
         raise ValueError(f"{folder} is a loop of links, or too long") from None
+
+
+def write_private(path: Path, values: Mapping[str, str]) -> None:
+    """Write a file of settings that only its owner can read, in place of what was there. Raises OSError."""
+    fresh = path.with_name(f"{path.name}.new")
+    fresh.unlink(missing_ok=True)
+    with os.fdopen(
+        os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8"
+    ) as file:
+        file.writelines(f"{name}={_quoted(value)}\n" for name, value in values.items())
+    fresh.replace(path)
+
+
+def _quoted(value: str) -> str:
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"

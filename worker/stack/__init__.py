@@ -9,7 +9,7 @@ import secrets
 import signal
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
@@ -19,6 +19,7 @@ from pydantic import SecretStr
 
 from worker.embedded import RunningPostgres, RunningValkey
 from worker.embedded.process import STOPPING_SIGNALS, FolderLock, explained
+from worker.envfile import write_private
 from worker.errors import StackError
 from worker.settings import STACK_ENV, configured, read_settings
 from worker.stack.background import Background
@@ -53,6 +54,13 @@ class Stack:
         Raises StackError with the last lines of one that died at once. `check` finds later deaths.
         """
         self._processes.start(self.settings_env)
+
+    def connect_as(self, urls: Mapping[str, str]) -> None:
+        """Have processes, and other commands, use these database URLs. Call it before processes start."""
+        self.settings_env |= urls
+        left = {name: value for name, value in self.settings_env.items() if name != "DATA_DIR"}
+        with explained(self.data_dir):
+            write_private(self.data_dir / STACK_ENV, left)
 
     def check(self) -> None:
         """Raise StackError when a server or a process has died. Cheap: call it while waiting."""
@@ -169,18 +177,9 @@ def _settings(allowed_roots: Sequence[Path]) -> dict[str, str]:
 
 def _leave_settings(path: Path, env: dict[str, str], exits: ExitStack) -> None:
     """Write the file by which other commands find this stack. It holds passwords."""
-    fresh = path.with_name(f"{path.name}.new")
     exits.callback(path.unlink, missing_ok=True)
     with explained(path.parent):
-        fresh.unlink(missing_ok=True)
-        fresh.touch(mode=0o600)
-        fresh.write_text("".join(f"{name}={_quoted(value)}\n" for name, value in env.items()))
-        fresh.replace(path)
-
-
-def _quoted(value: str) -> str:
-    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
+        write_private(path, env)
 
 
 def _configured_flower_port() -> int:
