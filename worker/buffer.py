@@ -1,4 +1,4 @@
-"""The rows of a batch waiting for their COPY; their vectors in memory up to a limit, in a file beyond it.
+"""The rows of a batch waiting for their COPY; vectors and terms in memory up to a limit, in a file beyond it.
 
 Rows are encoded while the server takes them in: the two processes then work at the same time, and
 a chunk's text is not held twice.
@@ -9,27 +9,33 @@ from collections.abc import Iterator, Sequence
 from itertools import accumulate, chain, islice, pairwise, starmap
 from types import TracebackType
 from typing import IO, Self
+from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.steps.copyrows import HEADER, NO_VECTOR, TRAILER, Row, encode_vectors, row_fields
+from worker.steps.copyrows import HEADER, NO_VECTOR, TRAILER, CopyStream, Row, encode_vectors, row_fields
+from worker.steps.postings import copy_parts
+from worker.steps.terms import Vocabulary
+from worker.termstore import TermStore
 
 Range = tuple[int, int]
 Vector = NDArray[np.floating]
 
 _ROWS_A_PART = 64
+_CHUNKS_A_PART = 4_096
 
 
 class RowBuffer:
     """Holds the rows of a batch. Ranges of it (start, end, counted in rows) belong to documents."""
 
-    def __init__(self, memory_bytes: int) -> None:
+    def __init__(self, memory_bytes: int, vocabulary: Vocabulary) -> None:
         self._rows: list[Row] = []
         # how many vectors the rows before a position have: a row without one adds nothing
         self._before = [0]
         self._width = 0  # bytes of an encoded vector
         self._vectors: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=memory_bytes)  # noqa: SIM115 -- see __exit__
+        self._terms = TermStore(memory_bytes, vocabulary)
 
     def __enter__(self) -> Self:
         return self
@@ -38,6 +44,7 @@ class RowBuffer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._vectors.close()
+        self._terms.close()
 
     @property
     def size(self) -> int:
@@ -53,6 +60,7 @@ class RowBuffer:
         self._vectors.write(encoded)
         before = self._before[-1]
         self._rows += rows
+        self._terms.append(rows)
         self._before += islice(
             accumulate((vector is not None for vector in vectors), initial=before), 1, None
         )
@@ -62,10 +70,23 @@ class RowBuffer:
     def take_back(self, size: int) -> None:
         """Forget all but the first `size` rows."""
         del self._rows[size:], self._before[size + 1 :]
+        self._terms.take_back(size)
 
-    def stream(self, ranges: Sequence[Range]) -> "CopyStream":
+    def stream(self, ranges: Sequence[Range]) -> CopyStream:
         """Give a binary COPY of the rows in these ranges."""
         return CopyStream(self._parts(ranges))
+
+    def postings(self, ranges: Sequence[Range], tenant_id: UUID) -> CopyStream:
+        """Give a binary COPY of the postings of the rows in these ranges."""
+        return CopyStream(self._posting_parts(ranges, tenant_id))
+
+    def _posting_parts(self, ranges: Sequence[Range], tenant_id: UUID) -> Iterator[bytes]:
+        yield HEADER
+        for start, stop in merged(ranges):
+            for low in range(start, stop, _CHUNKS_A_PART):
+                rows = self._rows[low : min(low + _CHUNKS_A_PART, stop)]
+                yield b"".join(copy_parts(self._terms.postings(rows, low), tenant_id))
+        yield TRAILER
 
     def _parts(self, ranges: Sequence[Range]) -> Iterator[bytes]:
         yield HEADER
@@ -85,24 +106,6 @@ class RowBuffer:
         data = memoryview(self._vectors.read((self._before[stop] - first) * width))
         for low, high in pairwise(self._before[start : stop + 1]):
             yield data[(low - first) * width : (high - first) * width] if high > low else NO_VECTOR
-
-
-class CopyStream:
-    """A readable stream over parts, for the driver's COPY."""
-
-    def __init__(self, parts: Iterator[bytes]) -> None:
-        self._parts = parts
-        self._rest = b""
-
-    def read(self, size: int = -1) -> bytes:
-        """Give at most `size` bytes (all of a part's with -1), b"" at the end."""
-        if not self._rest:
-            self._rest = next(self._parts, b"")
-        if 0 <= size < len(self._rest):
-            given, self._rest = self._rest[:size], self._rest[size:]
-            return given
-        given, self._rest = self._rest, b""
-        return given
 
 
 def merged(ranges: Sequence[Range]) -> list[Range]:

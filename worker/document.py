@@ -8,9 +8,10 @@ from typing import Any, Self
 
 from worker import sources
 from worker.db.submissions import Submission
-from worker.errors import DocumentError, SourceError
+from worker.errors import DocumentError, IngestError, SourceError
 from worker.steps import given
 from worker.steps.chunk import file_type_of
+from worker.steps.languages import known_language
 from worker.steps.storable import metadata_json, storable
 from worker.types import FileType, GivenChunk, GivenDocument
 
@@ -20,7 +21,11 @@ _EARLIEST_US, _LATEST_US = -62_167_219_200_000_000, 253_402_300_799_999_999
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One document to submit. Make it with `path`, `text`, `uri` or `chunks`."""
+    """One document to submit. Make it with `path`, `text`, `uri` or `chunks`.
+
+    `language`: whose endings its words have, for the keyword index, as Snowball calls it ("german"), or
+    "none"; without it, the project's, else LANGUAGE.
+    """
 
     source_path: str
     filename: str
@@ -29,9 +34,12 @@ class Document:
     size_bytes: int | None = None
     modified_us: int | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    language: str | None = None
 
     @classmethod
-    def path(cls, path: str | Path, *, metadata: Mapping[str, Any] | None = None) -> Self:
+    def path(
+        cls, path: str | Path, *, metadata: Mapping[str, Any] | None = None, language: str | None = None
+    ) -> Self:
         """Name a local file, read by the worker: it must see the same path under its ALLOWED_ROOTS.
 
         Raises SourceError when there is no such file.
@@ -45,11 +53,17 @@ class Document:
             raise SourceError(f"{absolute} cannot be read: {error.strerror}") from None
         except ValueError:  # a NUL, or characters no file name can have
             raise SourceError(f"there is no file {str(absolute)!r}") from None
-        return cls.found(absolute, found.st_size, found.st_mtime_ns, metadata=metadata)
+        return cls.found(absolute, found.st_size, found.st_mtime_ns, metadata=metadata, language=language)
 
     @classmethod
     def found(
-        cls, path: Path, size: int, modified_ns: int, *, metadata: Mapping[str, Any] | None = None
+        cls,
+        path: Path,
+        size: int,
+        modified_ns: int,
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        language: str | None = None,
     ) -> Self:
         """Name a local file whose size in bytes and modification time in nanoseconds are known already."""
         source_path = sources.source_path_of(path)
@@ -61,6 +75,7 @@ class Document:
             size_bytes=size,
             modified_us=_storable_time(modified_ns // 1000),
             metadata=metadata or {},
+            language=language,
         )
 
     @classmethod
@@ -71,19 +86,26 @@ class Document:
         source_path: str,
         file_type: FileType | None = None,
         metadata: Mapping[str, Any] | None = None,
+        language: str | None = None,
     ) -> Self:
         """Hold a text, kept in the database; the next text of the same `source_path` replaces it."""
         content = text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
         name = _filename(source_path)
         return cls(
-            source_path, name, file_type or file_type_of(name), content, len(content), None, metadata or {}
+            source_path,
+            name,
+            file_type or file_type_of(name),
+            content,
+            len(content),
+            metadata=metadata or {},
+            language=language,
         )
 
     @classmethod
-    def uri(cls, uri: str, *, metadata: Mapping[str, Any] | None = None) -> Self:
+    def uri(cls, uri: str, *, metadata: Mapping[str, Any] | None = None, language: str | None = None) -> Self:
         """Name something the worker reads through fsspec, of a scheme in ALLOWED_URI_SCHEMES."""
         name = _filename(uri)
-        return cls(uri, name, file_type_of(name), metadata=metadata or {})
+        return cls(uri, name, file_type_of(name), metadata=metadata or {}, language=language)
 
     @classmethod
     def loaded(cls, document: GivenDocument) -> Self:
@@ -94,6 +116,7 @@ class Document:
             FileType.CHUNKS,
             size_bytes=document.size_bytes,
             metadata=document.metadata,
+            language=document.language,
         )
 
     @classmethod
@@ -103,6 +126,7 @@ class Document:
         *,
         source_path: str,
         metadata: Mapping[str, Any] | None = None,
+        language: str | None = None,
     ) -> Self:
         """Hold chunks the producer cut, with vectors or without; those without are embedded.
 
@@ -115,8 +139,8 @@ class Document:
             FileType.CHUNKS,
             content,
             len(content),
-            None,
-            metadata or {},
+            metadata=metadata or {},
+            language=language,
         )
 
 
@@ -129,11 +153,11 @@ def _filename(source_path: str) -> str:
     return source_path.rstrip("/").rpartition("/")[2] or source_path
 
 
-def submission(document: Document, limit: int) -> Submission:
-    """Give the row of a document, made storable.
+def submission(document: Document, limit: int, language: str) -> Submission:
+    """Give the row of a document, made storable; `language` is for one that does not name its own.
 
     Raises DocumentError: "too_large" (inline content over `limit` bytes), "no_source_path",
-    "bad_metadata".
+    "bad_metadata", "bad_language".
     """
     if document.content is not None and len(document.content) > limit:
         raise DocumentError(
@@ -142,10 +166,15 @@ def submission(document: Document, limit: int) -> Submission:
     source_path = storable(document.source_path)
     if not source_path:
         raise DocumentError("no_source_path", "a document needs a source path")
+    try:
+        language = known_language(document.language or language)
+    except IngestError as error:
+        raise DocumentError("bad_language", str(error)) from None
     return Submission(
         source_path=source_path,
         filename=storable(document.filename) or source_path,
         file_type=document.file_type,
+        language=language,
         size_bytes=document.size_bytes,
         modified_us=document.modified_us,
         content=document.content,

@@ -37,6 +37,7 @@ class Work:
     embedded: int = 0
     reused: int = 0
     rows: Range = (0, 0)
+    numbers: Sequence[int] = ()
 
     def settled(self) -> Settled:
         """Give the outcome of a document whose chunk set is `pieces`."""
@@ -90,10 +91,13 @@ class Encoder:
         for work in works:
             before = stored.get(work.document.document_id)
             work.plan = (
-                plan(before, [_identity(piece) for piece in work.pieces])
+                plan(before, [_identity(piece, work.document.language) for piece in work.pieces])
                 if before
                 else all_new(len(work.pieces))
             )
+        numbers = iter(chunks.draw_numbers(connection, sum(len(work.plan.insert) for work in works)))
+        for work in works:
+            work.numbers = list(islice(numbers, len(work.plan.insert)))
         new = chain.from_iterable(map(_new, works))
         times = Counter(piece.content_hash for piece in new if piece.vector is None)
         self._known = chunks.known_vectors(connection, tenant_id, list(times), column_type)
@@ -134,9 +138,12 @@ class Encoder:
 
     def _rows(self, work: Work) -> Iterator[Row]:
         document = work.document
-        prefix = document_fields(document.document_id, document.tenant_id, document.project_id)
+        prefix = document_fields(
+            document.document_id, document.tenant_id, document.project_id, document.language
+        )
         return (
-            Row(prefix, next(self._ids), index, work.pieces[position]) for position, index in work.plan.insert
+            Row(prefix, document.language, next(self._ids), number, index, work.pieces[position])
+            for number, (position, index) in zip(work.numbers, work.plan.insert, strict=True)
         )
 
     def _encode_slice(self, rows: list[Row], owners: Iterator[Work]) -> None:
@@ -196,5 +203,7 @@ def _new(work: Work) -> Iterator[Piece]:
     return (work.pieces[position] for position, _ in work.plan.insert)
 
 
-def _identity(piece: Piece) -> tuple[Any, ...]:
-    return chunks.identity(piece.content_hash, piece.char_length, piece.heading_path, piece.metadata)
+def _identity(piece: Piece, language: str) -> tuple[Any, ...]:
+    return chunks.identity(
+        piece.content_hash, piece.char_length, piece.heading_path, piece.metadata, language
+    )

@@ -67,7 +67,7 @@ def ingest_batch(
         return None
     with (
         Heartbeat(resources.engine, lease, settings) as heart,
-        RowBuffer(settings.write_buffer_bytes) as buffer,
+        RowBuffer(settings.write_buffer_bytes, resources.vocabulary) as buffer,
     ):
         run = BatchRun(resources, heart, stopping)
         encoder = Encoder(resources, buffer, run.check)
@@ -117,7 +117,9 @@ class BatchRun:
         if document.file_type is FileType.CHUNKS and document.content is None:
             raise DocumentError("not_kept", "its chunks came by a load, which keeps no copy: load it again")
         data = sources.load(document.source_path, document.content, self._resources.settings)
-        text = prepare.read(data, document.filename, document.file_type, self._resources.recipe)
+        text = prepare.read(
+            data, document.filename, document.file_type, document.language, self._resources.recipe
+        )
         work = Work(document, text, len(data))
         if text.fingerprint != document.fingerprint:
             return work

@@ -69,9 +69,11 @@ class _Load:
         return work.unchanged() if self.text.fingerprint == document.fingerprint else work
 
 
-def _prepared(document: GivenDocument, mine: Resources) -> _Load:
+def _prepared(document: GivenDocument, mine: Resources, scope: Scope) -> _Load:
     """Clean, check and hash. Raises DocumentError for what cannot even be recorded."""
-    load = _Load(submission(Document.loaded(document), mine.settings.max_document_bytes))
+    settings = mine.settings
+    language = scope.language or settings.language
+    load = _Load(submission(Document.loaded(document), settings.max_document_bytes, language))
     try:
         _read(load, document, mine)
     except DocumentError as error:
@@ -86,7 +88,7 @@ def _read(load: _Load, document: GivenDocument, mine: Resources) -> None:
     chunks = given.with_vectors(
         document.chunks, dimension=settings.embedding_dimension, column_type=settings.embedding_type
     )
-    load.text = prepare.read_given(chunks, mine.recipe)
+    load.text = prepare.read_given(chunks, load.row.language, mine.recipe)
     load.pieces = prepare.given_pieces(chunks, model="", most=settings.max_document_chunks)
 
 
@@ -115,7 +117,7 @@ class SliceLoader:
         refused: list[tuple[str, str]] = []
         for document in part:
             try:
-                loads.append(_prepared(document, self._resources))
+                loads.append(_prepared(document, self._resources, self._scope))
             except DocumentError as error:
                 refused.append((document.source_path, error.message))
         self._await_room(sum(len(load.pieces) for load in loads))
@@ -155,7 +157,8 @@ class SliceLoader:
         outcomes = [by_path[document.source_path].outcome(document, ids) for document in claimed]
         works = [outcome for outcome in outcomes if isinstance(outcome, Work)]
         settled = [outcome for outcome in outcomes if isinstance(outcome, Settled)]
-        with RowBuffer(self._resources.settings.write_buffer_bytes) as buffer:
+        mine = self._resources
+        with RowBuffer(mine.settings.write_buffer_bytes, mine.vocabulary) as buffer:
             encoder = Encoder(self._resources, buffer, lambda: None)
             encoder.look_up(connection, self._scope.tenant_id, works)
             for group in encoder.groups(works):
@@ -233,6 +236,7 @@ def _is_there(load: _Load, present: Present | None) -> bool:
         and not load.error
         and present.as_loaded
         and present.content_hash == load.text.content_hash
+        and present.language == load.row.language
         and present.metadata == json.loads(load.row.metadata_json)
     )
 

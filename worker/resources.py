@@ -2,9 +2,11 @@
 
 import os
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
@@ -13,6 +15,7 @@ from worker.db.engine import is_retryable, make_engine, transaction, unavailable
 from worker.embedding import Embedder, model_name, open_embedder
 from worker.settings import Settings, load_settings
 from worker.steps.fingerprint import recipe
+from worker.steps.terms import Vocabulary
 
 T = TypeVar("T")
 
@@ -22,6 +25,7 @@ class Resources:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self._vocabulary = Vocabulary()
 
     @cached_property
     def engine(self) -> Engine:
@@ -41,6 +45,16 @@ class Resources:
         return open_embedder(self.settings)
 
     @cached_property
+    def embed_query(self) -> Callable[[str], NDArray[np.floating] | None]:
+        """Embed one query; those asked last are kept. What the model raises is not."""
+
+        def embed(text: str) -> NDArray[np.floating] | None:
+            vectors = self.embedder.embed([text])
+            return None if vectors is None else vectors[0]
+
+        return lru_cache(maxsize=self.settings.query_cache_size)(embed)
+
+    @cached_property
     def recipe(self) -> bytes:
         """The hash of everything but the content that a chunk set depends on."""
         return recipe(
@@ -49,6 +63,13 @@ class Resources:
             chunk_size=self.settings.chunk_size,
             chunk_overlap=self.settings.chunk_overlap,
         )
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The terms of the next batch: those of the ones before, as long as they are not too many."""
+        if self._vocabulary.is_full:
+            self._vocabulary = Vocabulary()
+        return self._vocabulary
 
     def transact(self, question: Callable[[Connection], T], statement_seconds: int = 60) -> T:
         """Run one transaction, again where a passing trouble undid it.

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
     Field,
     SecretStr,
@@ -22,7 +23,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from worker.envfile import dot_env, expanded, resolved, settings_files
 from worker.errors import SettingsError
-from worker.types import EmbeddingType
+from worker.types import LANGUAGES, EmbeddingType, Metric
 from worker.urls import broker_fault, postgres_fault
 from worker.urls import masked as masked  # noqa: PLC0414 -- whoever has settings shows where they point
 
@@ -40,7 +41,13 @@ def _number(value: Any) -> Any:
     return int(value) if isinstance(value, str) and value.isdigit() else value
 
 
-# What is not sealed yet is read by every search: this much takes 10 ms or so (`make bench NAME=sealing`).
+def _known_language(value: str) -> str:
+    if value in LANGUAGES:
+        return value
+    raise ValueError(f"must be one of {', '.join(sorted(LANGUAGES))}")
+
+
+# What is not sealed is read by every search: this much takes 10 ms or so (`make bench NAME=sealing`).
 _SCANNED_BYTES = 32 << 20
 _NUMBER_BYTES = {EmbeddingType.VECTOR: 4, EmbeddingType.HALFVEC: 2}
 
@@ -69,8 +76,10 @@ class Settings(BaseSettings):
     embedding_provider: Literal["wordllama", "none"] = "wordllama"
     embedding_dimension: Annotated[int, Field(ge=1, le=4000)] = _WORDLLAMA_DIMENSION
     embedding_type: EmbeddingType = EmbeddingType.VECTOR
+    embedding_metric: Metric = Metric.COSINE
     embedding_batch_size: Annotated[int, Field(ge=1, le=10_000)] = 256
 
+    language: Annotated[str, AfterValidator(_known_language)] = "english"
     chunk_size: Annotated[int, Field(ge=50, le=8_000)] = 1000
     chunk_overlap: Annotated[int, Field(ge=0, le=4_000)] = 0
 
@@ -103,6 +112,7 @@ class Settings(BaseSettings):
     compact_interval: Seconds = 60
     purge_interval: Seconds = 3600
     retention_days: Annotated[int, Field(ge=1, le=3650)] = 30
+    evaluation_retention_days: Annotated[int, Field(ge=1, le=3650)] = 90
 
     segment_rows: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
     segment_bytes: Annotated[int, Field(ge=1 << 20, le=1 << 40)] = 128 << 20
@@ -116,7 +126,8 @@ class Settings(BaseSettings):
     hnsw_ef_construction: Annotated[int, Field(ge=4, le=1000)] = 64
     hnsw_ef_search: Annotated[int, Field(ge=1, le=1000)] = 100
     search_timeout_seconds: Seconds = 10
-
+    query_cache_size: Annotated[int, Field(ge=0, le=100_000)] = 1_000
+    search_record_all: bool = False
     postgres_version: Annotated[Literal[16, 18], BeforeValidator(_number)] = 18
     flower_port: Annotated[int, Field(ge=1, le=65_535)] = 5555
     flower_address: str = "127.0.0.1"
@@ -208,8 +219,13 @@ class Settings(BaseSettings):
 
     @property
     def direct_url(self) -> SecretStr:
-        """The database without a transaction pooler between: migrations, VACUUM, REINDEX."""
+        """The database without a transaction pooler between, as who may change its schema."""
         return self.direct_database_url or self.maintenance_database_url or self.database_url
+
+    @property
+    def maintenance_url(self) -> SecretStr:
+        """The database without a transaction pooler between, as who does the chores."""
+        return self.maintenance_database_url or self.direct_database_url or self.database_url
 
     @property
     def other_database_urls(self) -> dict[str, SecretStr]:

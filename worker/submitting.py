@@ -12,6 +12,7 @@ from worker.dispatch import fill_window
 from worker.document import Document, submission
 from worker.errors import DocumentError, IngestError
 from worker.resources import resources
+from worker.steps.languages import known_language
 from worker.steps.storable import storable
 from worker.types import Lane
 
@@ -82,12 +83,25 @@ def named_scope(tenant: str, project: str | None) -> Scope:
     return resources().transact(lambda connection: submissions.ensure_scope(connection, *names))
 
 
+def set_language(language: str | None, *, project: str, tenant: str = DEFAULT_TENANT) -> None:
+    """Say what a project's documents are in, unless they say it themselves; it is made where it is new.
+
+    Documents that are there are indexed anew when they are submitted again. None: what LANGUAGE says. Raises
+    IngestError for a language that is not known.
+    """
+    if language is not None:
+        known_language(language)
+    scope = named_scope(tenant, project)
+    resources().transact(lambda connection: submissions.set_language(connection, scope, language))
+
+
 def _submit_slice(part: Sequence[Document], scope: Scope, lane: Lane, *, checksum: bool) -> Receipt:
+    settings = resources().settings
     rows: dict[str, Submission] = {}
     refused: list[tuple[str, str]] = []
     for document in part:
         try:
-            row = submission(document, resources().settings.max_document_bytes)
+            row = submission(document, settings.max_document_bytes, scope.language or settings.language)
             rows[row.source_path] = row
         except DocumentError as error:
             refused.append((document.source_path, error.message))

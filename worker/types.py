@@ -6,6 +6,13 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 from uuid import UUID
 
+# Whose word endings the keyword index knows (Snowball 3.1); "none" leaves words as they are.
+LANGUAGES = frozenset({
+    "arabic", "armenian", "basque", "catalan", "czech", "danish", "dutch", "english", "esperanto", "estonian",
+    "finnish", "french", "german", "greek", "hindi", "hungarian", "indonesian", "irish", "italian",
+    "lithuanian", "nepali", "none", "norwegian", "persian", "polish", "portuguese", "romanian", "russian",
+    "serbian", "sesotho", "spanish", "swedish", "tamil", "turkish", "yiddish",
+})  # fmt: skip
 # What a receipt names one by one is bounded: the documents themselves carry their reasons.
 MOST_REASONS = 100
 
@@ -84,6 +91,14 @@ class EmbeddingType(StrEnum):
     HALFVEC = "halfvec"
 
 
+class Metric(StrEnum):
+    """How far apart two vectors are."""
+
+    COSINE = "cosine"
+    L2 = "l2"
+    INNER_PRODUCT = "inner_product"
+
+
 class Span(NamedTuple):
     """One piece of a text: characters [start, end) and the headings it stands under, outermost first.
 
@@ -130,11 +145,15 @@ class GivenChunk:
 
 @dataclass(frozen=True, slots=True)
 class GivenDocument:
-    """A document whose chunks all come with vectors, to be loaded. Its chunks replace those it had."""
+    """A document whose chunks all come with vectors, to be loaded. Its chunks replace those it had.
+
+    `language` is as in Document.
+    """
 
     source_path: str
     chunks: Sequence[GivenChunk]
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    language: str | None = None
 
     @property
     def size_bytes(self) -> int:
@@ -180,13 +199,18 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One search result. `score` is the cosine similarity, `distance` = 1 - score, exact at full precision.
+    """One search result: a chunk, and where it stands.
 
-    `number` of `total` and the character span [start, end) locate the chunk in its document.
+    `score` ranks: of a similarity search the similarity, of a keyword search BM25, of a hybrid one both
+    fused; `scores` has each part's own. `distance` is exact, in the metric of the answer, None where it was
+    not found by its vector. The chunk is `number` of `total` and covers the characters [start, end) of its
+    document.
+    `highlights` are spans of the `snippet`. `before` and `after`: the texts of its neighbours, in order.
     """
 
     score: float
-    distance: float
+    scores: Mapping[str, float]
+    distance: float | None
     chunk_id: UUID
     document_id: UUID
     filename: str
@@ -197,3 +221,28 @@ class Hit:
     end: int
     heading_path: tuple[str, ...]
     text: str
+    snippet: str
+    highlights: tuple[tuple[int, int], ...]
+    metadata: Mapping[str, Any]
+    chunk_metadata: Mapping[str, Any]
+    before: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a search came to: hits, best first.
+
+    `dropped` names the stages that were late or failed and are not in it; `notes` says what else there is to
+    know: that it was answered exactly, which words were left out, why nothing was found. `latency_ms` is by
+    stage. `run_id`: the record of it, where one was asked for. `explanation`: plan and candidates, likewise.
+    """
+
+    hits: tuple[Hit, ...] = ()
+    mode: str = "hybrid"
+    metric: str = "cosine"
+    dropped: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    latency_ms: Mapping[str, float] = field(default_factory=dict)
+    run_id: UUID | None = None
+    explanation: Mapping[str, Any] | None = None

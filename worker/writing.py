@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from worker.buffer import RowBuffer
-from worker.db import batches, chunks, documents, duplicates, segments
+from worker.db import batches, chunks, documents, duplicates, postings, segments
 from worker.db.documents import Claimed, Settled
 from worker.db.engine import describe, is_retryable, transaction, violates_constraint
 from worker.encoding import Work
@@ -179,8 +179,10 @@ class Writer:
         )
         ranges = [work.rows for work in works if work.rows[1] > work.rows[0]]
         if ranges:
-            _, leaf = segments.lock_open(connection)
+            segment, leaf = segments.lock_open(connection)
             chunks.copy_rows(connection, leaf, self._buffer.stream(ranges))
+            tenant_id = works[0].document.tenant_id
+            postings.copy_rows(connection, segment, self._buffer.postings(ranges, tenant_id))
 
     def _put_off(self, connection: Connection, later: Sequence[Later]) -> int:
         moved = 0

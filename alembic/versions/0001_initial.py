@@ -1,4 +1,4 @@
-"""The tables of the pipeline: tenants to evaluation runs, and the first leaves of `chunks`.
+"""The tables of the pipeline: tenants to evaluation runs, the first leaves of `chunks`, the policies.
 
 Revision ID: 0001
 Revises:
@@ -41,6 +41,7 @@ CREATE TABLE projects (
     project_id UUID DEFAULT gen_random_uuid() NOT NULL,
     tenant_id UUID NOT NULL,
     name TEXT NOT NULL,
+    language TEXT,
     metadata JSONB DEFAULT '{{}}'::jsonb NOT NULL,
     created_at timestamptz DEFAULT now() NOT NULL,
     updated_at timestamptz DEFAULT now() NOT NULL,
@@ -49,6 +50,7 @@ CREATE TABLE projects (
     CONSTRAINT projects_tenant_id_name_key UNIQUE (tenant_id, name),
     CONSTRAINT projects_tenant_id_project_id_key UNIQUE (tenant_id, project_id),
     CONSTRAINT projects_name_check CHECK (name <> '' AND length(name) <= 200),
+    CONSTRAINT projects_language_check CHECK (language <> ''),
     CONSTRAINT projects_metadata_check CHECK (jsonb_typeof(metadata) = 'object')
 );
 
@@ -90,6 +92,7 @@ CREATE TABLE documents (
     source_key BYTEA NOT NULL,
     content BYTEA,
     file_type TEXT NOT NULL,
+    language TEXT DEFAULT 'english' NOT NULL,
     size_bytes BIGINT,
     source_modified_at timestamptz,
     content_hash BYTEA,
@@ -124,6 +127,7 @@ CREATE TABLE documents (
     CONSTRAINT documents_status_check CHECK (status IN ('pending', 'processing', 'completed', 'duplicate', 'skipped', 'failed', 'cancelled')),
     CONSTRAINT documents_lane_check CHECK (lane IN ('interactive', 'bulk')),
     CONSTRAINT documents_file_type_check CHECK (file_type IN ('markdown', 'code', 'text', 'chunks')),
+    CONSTRAINT documents_language_check CHECK (language <> ''),
     CONSTRAINT documents_filename_check CHECK (filename <> '' AND source_path <> ''),
     CONSTRAINT documents_source_key_check CHECK (source_key = sha256(convert_to(source_path, 'UTF8'))),
     CONSTRAINT documents_content_hash_check CHECK (octet_length(content_hash) = 32),
@@ -158,12 +162,14 @@ CREATE TABLE embedding_space (
     singleton BOOLEAN DEFAULT true NOT NULL,
     dimension INTEGER NOT NULL,
     column_type TEXT NOT NULL,
+    metric TEXT DEFAULT 'cosine' NOT NULL,
     created_at timestamptz DEFAULT now() NOT NULL,
     updated_at timestamptz DEFAULT now() NOT NULL,
     CONSTRAINT embedding_space_pkey PRIMARY KEY (singleton),
     CONSTRAINT embedding_space_singleton_check CHECK (singleton),
     CONSTRAINT embedding_space_dimension_check CHECK (dimension BETWEEN 1 AND CASE column_type WHEN 'vector' THEN 2000 ELSE 4000 END),
-    CONSTRAINT embedding_space_column_type_check CHECK (column_type IN ('vector', 'halfvec'))
+    CONSTRAINT embedding_space_column_type_check CHECK (column_type IN ('vector', 'halfvec')),
+    CONSTRAINT embedding_space_metric_check CHECK (metric IN ('cosine', 'l2', 'inner_product'))
 );
 
 CREATE TABLE segments (
@@ -182,9 +188,12 @@ CREATE TABLE segments (
 );
 CREATE UNIQUE INDEX segments_open_key ON segments (state) WHERE state = 'open';
 
+CREATE SEQUENCE chunk_numbers;
+
 CREATE TABLE chunks (
     segment INTEGER NOT NULL,
     chunk_id UUID DEFAULT gen_random_uuid() NOT NULL,
+    number BIGINT DEFAULT nextval('chunk_numbers') NOT NULL,
     document_id UUID NOT NULL,
     tenant_id UUID NOT NULL,
     project_id UUID,
@@ -192,6 +201,7 @@ CREATE TABLE chunks (
     char_length INTEGER NOT NULL,
     text TEXT NOT NULL,
     heading_path TEXT[] DEFAULT '{{}}'::text[] NOT NULL,
+    language TEXT DEFAULT 'english' NOT NULL,
     content_hash BYTEA NOT NULL,
     embedding {column_type}({dimension}),
     metadata JSONB DEFAULT '{{}}'::jsonb NOT NULL,
@@ -200,7 +210,9 @@ CREATE TABLE chunks (
     CONSTRAINT chunks_pkey PRIMARY KEY (segment, chunk_id),
     CONSTRAINT chunks_document_id_fkey FOREIGN KEY(tenant_id, document_id) REFERENCES documents (tenant_id, document_id),
     CONSTRAINT chunks_position_check CHECK (chunk_index >= 0 AND char_length > 0),
+    CONSTRAINT chunks_number_check CHECK (number > 0),
     CONSTRAINT chunks_text_check CHECK (text <> ''),
+    CONSTRAINT chunks_language_check CHECK (language <> ''),
     CONSTRAINT chunks_embedding_check CHECK ((embedding <#> embedding) BETWEEN '-1e38' AND '-1e-38'),
     CONSTRAINT chunks_content_hash_check CHECK (octet_length(content_hash) = 32),
     CONSTRAINT chunks_metadata_check CHECK (jsonb_typeof(metadata) = 'object')
@@ -208,8 +220,22 @@ CREATE TABLE chunks (
  PARTITION BY LIST (segment);
 CREATE INDEX chunks_content_hash_idx ON chunks (tenant_id, content_hash);
 CREATE INDEX chunks_created_at_idx ON chunks (created_at);
+CREATE INDEX chunks_number_idx ON chunks (number);
 CREATE UNIQUE INDEX chunks_place_key ON chunks (document_id, chunk_index, segment);
 CREATE INDEX chunks_project_id_idx ON chunks (project_id) WHERE project_id IS NOT NULL;
+
+CREATE TABLE postings (
+    segment INTEGER NOT NULL,
+    tenant_id UUID NOT NULL,
+    term TEXT COLLATE "C" NOT NULL,
+    block BIGINT NOT NULL,
+    chunks INTEGER NOT NULL,
+    occurrences BIGINT NOT NULL,
+    entries BYTEA NOT NULL,
+    CONSTRAINT postings_counts_check CHECK (chunks > 0 AND occurrences >= 0 AND octet_length(entries) = 5 * chunks)
+)
+ PARTITION BY LIST (segment);
+CREATE INDEX postings_term_idx ON postings (tenant_id, term);
 
 CREATE TABLE heartbeats (
     name TEXT NOT NULL,
@@ -248,21 +274,65 @@ CREATE UNIQUE INDEX maintenance_runs_running_key ON maintenance_runs (chore) WHE
 CREATE TABLE evaluation_runs (
     run_id UUID DEFAULT gen_random_uuid() NOT NULL,
     tenant_id UUID NOT NULL,
+    user_name TEXT,
     query TEXT NOT NULL,
     response JSONB DEFAULT '{{}}'::jsonb NOT NULL,
     sources JSONB DEFAULT '[]'::jsonb NOT NULL,
     latency_ms JSONB DEFAULT '{{}}'::jsonb NOT NULL,
     token_count INTEGER,
+    thumbs SMALLINT,
+    quality_score DOUBLE PRECISION,
     metadata JSONB DEFAULT '{{}}'::jsonb NOT NULL,
     created_at timestamptz DEFAULT now() NOT NULL,
     updated_at timestamptz DEFAULT now() NOT NULL,
     CONSTRAINT evaluation_runs_pkey PRIMARY KEY (run_id),
     CONSTRAINT evaluation_runs_tenant_id_fkey FOREIGN KEY(tenant_id) REFERENCES tenants (tenant_id),
     CONSTRAINT evaluation_runs_token_count_check CHECK (token_count >= 0),
+    CONSTRAINT evaluation_runs_thumbs_check CHECK (thumbs IN (-1, 1)),
+    CONSTRAINT evaluation_runs_quality_score_check CHECK (quality_score BETWEEN 0 AND 1),
     CONSTRAINT evaluation_runs_metadata_check CHECK (jsonb_typeof(metadata) = 'object' AND jsonb_typeof(response) = 'object' AND jsonb_typeof(latency_ms) = 'object' AND jsonb_typeof(sources) = 'array')
 );
 CREATE INDEX evaluation_runs_created_at_idx ON evaluation_runs (created_at);
 CREATE INDEX evaluation_runs_tenant_id_idx ON evaluation_runs (tenant_id, created_at);
+"""
+
+BOUND_TO_A_TENANT = ("tenants", "projects", "batches", "documents", "chunks", "postings", "evaluation_runs")
+
+POLICY = """
+ALTER TABLE {table} ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant ON {table} USING (tenant_id = nullif(current_setting('app.tenant', true), '')::uuid);
+"""
+
+FUNCTIONS = """
+CREATE FUNCTION tenant_named(wanted text) RETURNS uuid
+LANGUAGE sql STABLE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC SELECT t.tenant_id FROM tenants t WHERE t.name = wanted; END;
+REVOKE ALL ON FUNCTION tenant_named(text) FROM PUBLIC;
+
+CREATE FUNCTION index_builds(
+    OUT leaf text, OUT phase text, OUT done float, OUT blocker int, OUT waits_for text, OUT since_seconds float)
+RETURNS SETOF record
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+    SELECT c.relname::text, p.phase,
+           coalesce(p.tuples_done::float / nullif(p.tuples_total, 0),
+                    p.blocks_done::float / nullif(p.blocks_total, 0)),
+           p.current_locker_pid::int, coalesce(nullif(a.application_name, ''), a.backend_type),
+           extract(epoch FROM clock_timestamp() - a.xact_start)::float
+    FROM pg_stat_progress_create_index p
+    JOIN pg_class c ON c.oid = p.relid
+    LEFT JOIN pg_stat_activity a ON a.pid = p.current_locker_pid AND p.current_locker_pid <> 0
+    WHERE p.datname = current_database();
+END;
+REVOKE ALL ON FUNCTION index_builds() FROM PUBLIC;
+"""
+
+POSTINGS = """
+CREATE TABLE {leaf} (LIKE postings INCLUDING ALL);
+ALTER TABLE {leaf} ALTER COLUMN segment SET DEFAULT {segment};
+ALTER TABLE {leaf} SET (toast_tuple_target = 8160);
+ALTER TABLE {leaf} ALTER COLUMN entries SET STORAGE EXTERNAL;
+ALTER TABLE postings ATTACH PARTITION {leaf} FOR VALUES IN ({segment});
 """
 
 LEAF = """
@@ -271,6 +341,7 @@ ALTER TABLE {leaf} ALTER COLUMN segment SET DEFAULT {segment};
 ALTER TABLE {leaf} SET (toast_tuple_target = 8160);
 ALTER TABLE {leaf} ALTER COLUMN embedding SET STORAGE {storage};
 ALTER TABLE chunks ATTACH PARTITION {leaf} FOR VALUES IN ({segment});
+{postings}
 INSERT INTO segments (segment, leaf, state) VALUES ({segment}, '{leaf}', '{state}');
 """
 
@@ -281,21 +352,33 @@ def upgrade() -> None:
     op.execute("CREATE EXTENSION IF NOT EXISTS vector")
     settings = op.get_context().config.attributes.get("settings") or load_settings()
     dimension, column_type = settings.embedding_dimension, settings.embedding_type.value
+    metric = settings.embedding_metric.value
     op.execute(TABLES.format(dimension=dimension, column_type=column_type))
-    op.execute(f"INSERT INTO embedding_space (dimension, column_type) VALUES ({dimension}, '{column_type}')")
+    op.execute(
+        "INSERT INTO embedding_space (dimension, column_type, metric)"
+        f" VALUES ({dimension}, '{column_type}', '{metric}')"
+    )
     numbers = 4 if column_type == "vector" else 2
     storage = "PLAIN" if 8 + dimension * numbers <= INLINE_BYTES else "EXTERNAL"
     leaves = {TRASH: "trash", 1: "open", **dict.fromkeys(range(2, 2 + SPARES), "spare")}
     for segment, state in leaves.items():
         leaf = "chunks_trash" if segment == TRASH else f"chunks_s{segment:06d}"
-        op.execute(LEAF.format(leaf=leaf, segment=segment, state=state, storage=storage))
+        postings = (
+            "" if segment == TRASH else POSTINGS.format(leaf=f"postings_s{segment:06d}", segment=segment)
+        )
+        op.execute(LEAF.format(leaf=leaf, segment=segment, state=state, storage=storage, postings=postings))
+    for table in BOUND_TO_A_TENANT:
+        op.execute(POLICY.format(table=table))
+    op.execute(FUNCTIONS)
 
 
 def downgrade() -> None:
     # The extension stays: it may have been there before us, and other tables may use it.
     op.execute(LOCK_TIMEOUT)
     op.execute(STATEMENT_TIMEOUT)
+    op.execute("DROP FUNCTION tenant_named(text), index_builds()")
     op.execute(
-        "DROP TABLE evaluation_runs, maintenance_runs, heartbeats, chunks, segments, embedding_space,"
+        "DROP TABLE evaluation_runs, maintenance_runs, heartbeats, postings, chunks, segments, embedding_space,"
         " documents, batches, projects, tenants"
     )
+    op.execute("DROP SEQUENCE chunk_numbers")

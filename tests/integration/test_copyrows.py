@@ -109,12 +109,12 @@ def encoded_vector(vector: NDArray[np.floating] | None) -> bytes:
 def encoded(
     rows: Sequence[Sample], ids: Any, kind: EmbeddingType, metadata: Sequence[str], *, project: bool
 ) -> bytes:
-    prefix = document_fields(ids.document_id, ids.tenant_id, ids.project_id if project else None)
+    prefix = document_fields(ids.document_id, ids.tenant_id, ids.project_id if project else None, "german")
     parts: list[bytes | memoryview] = []
     for n, (row, written) in enumerate(zip(rows, metadata, strict=True)):
         headings = tuple(row.heading_path)
         piece = Piece(row.text, row.char_length, row.content_hash, headings, metadata_json=written)
-        made = Row(prefix, (n + 1).to_bytes(16, "big"), (n + 1) << 40, piece)
+        made = Row(prefix, "german", (n + 1).to_bytes(16, "big"), n + 7, (n + 1) << 40, piece)
         parts += row_fields(made, encoded_vector(vector(row.numbers, kind)))
     return b"".join(parts)
 
@@ -154,6 +154,7 @@ def test_rows_come_back_equal_and_postgresql_writes_the_same_bytes(
                 document.document_id,
                 document.tenant_id,
             )
+            assert (got.language, got.number) == ("german", n + 7)
             assert got.project_id == (document.project_id if project else None)
             assert (got.chunk_index, got.char_length, got.text) == ((n + 1) << 40, row.char_length, row.text)
             assert got.heading_path == list(row.heading_path)
@@ -202,7 +203,7 @@ def test_longest_texts_and_paths_are_carried(resources: Resources, document: Any
     ("data", "said"),
     [
         (b"PGCOPX" + HEADER[6:] + TRAILER, "COPY file signature not recognized"),
-        (HEADER + b"\0\x03" + TRAILER, "row field count is 3, expected 11"),
+        (HEADER + b"\0\x03" + TRAILER, "row field count is 3, expected 13"),
     ],
 )
 def test_broken_stream_is_an_error_of_the_usual_family(
@@ -218,8 +219,8 @@ def test_broken_stream_is_an_error_of_the_usual_family(
 def test_row_of_another_tenant_or_without_its_document_is_refused(
     resources: Resources, document: Any
 ) -> None:
-    prefix = document_fields(UUID(int=1), document.tenant_id, None)
-    row = b"".join(row_fields(Row(prefix, bytes(16), 1, Piece("a", 1, bytes(32))), NO_VECTOR))
+    prefix = document_fields(UUID(int=1), document.tenant_id, None, "english")
+    row = b"".join(row_fields(Row(prefix, "english", bytes(16), 1, 1, Piece("a", 1, bytes(32))), NO_VECTOR))
     with resources.engine.connect() as connection:
         _, leaf = segments.lock_open(connection)
         with pytest.raises(DBAPIError, match="chunks_document_id_fkey"):

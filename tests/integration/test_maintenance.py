@@ -35,7 +35,12 @@ Drain = Callable[[], dict[str, int]]
 
 @pytest.fixture
 def environment() -> dict[str, str]:
-    return {"MAX_ATTEMPTS": "2", "REPUBLISH_SECONDS": "1", "RETENTION_DAYS": "30"}
+    return {
+        "MAX_ATTEMPTS": "2",
+        "REPUBLISH_SECONDS": "1",
+        "RETENTION_DAYS": "30",
+        "EVALUATION_RETENTION_DAYS": "60",
+    }
 
 
 def value(connection: Connection, statement: str, **parameters: Any) -> Any:
@@ -382,7 +387,7 @@ def fill_heartbeats(connection: Connection, count: int, kind: str = "search") ->
 def unattended(connection: Connection) -> None:
     """No autovacuum: it would do the chore's work at a moment of its own."""
     for table in values(connection, "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"):
-        if table != "chunks":
+        if table not in {"chunks", "postings"}:
             tell(connection, f"ALTER TABLE {table} SET (autovacuum_enabled = off)")
 
 
@@ -488,8 +493,16 @@ def test_an_index_that_is_being_built_is_not_found(
             "ALTER TABLE chunks DETACH PARTITION chunks_s000004",
             [
                 f"chunks_s000004 lacks chunks_{name}"
-                for name in ("content_hash_idx", "created_at_idx", "pkey", "place_key", "project_id_idx")
+                for name in (
+                    *("content_hash_idx", "created_at_idx", "number_idx", "pkey", "place_key"),
+                    "project_id_idx",
+                )
             ],
+        ),
+        ("DROP TABLE postings_s000003", ["postings_s000003 is gone"]),
+        (
+            "ALTER TABLE postings DETACH PARTITION postings_s000004",
+            ["postings_s000004 lacks postings_term_idx"],
         ),
     ],
 )
@@ -590,8 +603,8 @@ def test_purge_deletes_the_old_and_keeps_the_young(
     )
     tell(
         connection,
-        f"""INSERT INTO evaluation_runs (tenant_id, query, created_at)
-            SELECT :tenant, days, now() - make_interval(days => days) FROM {AGES}""",
+        """INSERT INTO evaluation_runs (tenant_id, query, created_at)
+            SELECT :tenant, days, now() - make_interval(days => days) FROM unnest(ARRAY[59, 61]) AS days""",
         tenant=tenant,
     )
     tell(
@@ -605,7 +618,7 @@ def test_purge_deletes_the_old_and_keeps_the_young(
     )
     assert values(connection, "SELECT worker FROM batches") == ["29"]
     assert values(connection, "SELECT chore FROM maintenance_runs ORDER BY 1") == ["of 29", "purge"]
-    assert values(connection, "SELECT query FROM evaluation_runs") == ["29"]
+    assert values(connection, "SELECT query FROM evaluation_runs") == ["59"]
     assert values(connection, "SELECT name FROM heartbeats") == ["23"]
     assert run_chore(resources, "purge") == purged()
 

@@ -64,7 +64,7 @@ QUERIES: Mapping[str, str] = {
         FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace
         WHERE {_OURS} AND NOT t.tgisinternal""",
     "functions": f"""
-        SELECT p.oid::regprocedure::text, pg_get_functiondef(p.oid)
+        SELECT p.oid::regprocedure::text, pg_get_functiondef(p.oid), p.proacl::text, p.proowner::regrole::text
         FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
         WHERE n.nspname = current_schema() AND p.prokind IN ('f', 'p')
           AND NOT EXISTS ({_OF_EXTENSION.format(oid="p.oid")})""",
@@ -82,11 +82,18 @@ QUERIES: Mapping[str, str] = {
         LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = d.objsubid AND d.objsubid > 0
         WHERE {_OURS}""",
     "grants": f"""
-        SELECT c.relname, c.relacl::text, c.relowner::regrole::text
-        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE {_OURS}""",
+        SELECT c.relname, c.relowner::regrole::text,
+               coalesce(c.relacl, acldefault(
+                   CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END::"char", c.relowner))::text
+        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE {_OURS}
+        UNION ALL
+        SELECT c.relname || '.' || a.attname, NULL, a.attacl::text
+        FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+        JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE {_OURS} AND a.attacl IS NOT NULL""",
     "extensions": "SELECT extname, extversion FROM pg_extension",
     "segments": "SELECT segment::text, leaf, state FROM segments",
-    "embedding space": "SELECT 'space', dimension, column_type FROM embedding_space",
+    "embedding space": "SELECT 'space', dimension, column_type, metric FROM embedding_space",
 }
 
 

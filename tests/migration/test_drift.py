@@ -8,6 +8,7 @@ from pydantic import SecretStr
 from sqlalchemy import Connection, text
 
 from tests.migration.catalogue import QUERIES, Catalogue, differences, read
+from worker.db import policies
 from worker.db.engine import single_connection_engine
 from worker.db.leaves import TRASH, add_segment
 from worker.db.migrate import migrate
@@ -54,9 +55,12 @@ def catalogue_of_models(url: str, dimension: int, column_type: str) -> Catalogue
         for segment, state in SEGMENTS.items():
             add_segment(connection, segment, state, dimension, kind)
         connection.execute(
-            text("INSERT INTO embedding_space (dimension, column_type) VALUES (:dimension, :kind)"),
+            text("""INSERT INTO embedding_space (dimension, column_type, metric)
+                    VALUES (:dimension, :kind, 'cosine')"""),
             {"dimension": dimension, "kind": kind.value},
         )
+        for statement in policies.statements():
+            connection.execute(text(statement))
         return read(connection)
 
 
@@ -76,9 +80,20 @@ def test_models_and_migrations_give_the_same_catalogue(
         "options",
         "partitions",
         "segments",
+        "policies",
+        "functions",
     ):
         assert modelled[kind], f"nothing was compared of {kind}"
     assert set(map(int, migrated["segments"])) == SEGMENTS.keys()
+    bound = {table for table, (enabled, forced) in migrated["row security"].items() if enabled and not forced}
+    assert bound == set(policies.TENANT_TABLES)
+
+
+def test_every_parent_with_a_tenant_is_bound_to_it() -> None:
+    bearing = {
+        name for name, table in schema(3, EmbeddingType.VECTOR).tables.items() if "tenant_id" in table.c
+    }
+    assert set(policies.TENANT_TABLES) == bearing
 
 
 def test_the_queries_read_what_the_kinds_are_called(connection: Connection) -> None:
@@ -104,7 +119,7 @@ CHANGES = [
     ("columns", "ALTER TABLE documents ALTER COLUMN lane DROP DEFAULT"),
     ("columns", "ALTER TABLE documents ALTER COLUMN size_bytes TYPE numeric"),
     ("columns", "ALTER TABLE documents ADD COLUMN extra int"),
-    ("columns", 'ALTER TABLE tenants ALTER COLUMN name TYPE text COLLATE "C"'),
+    ("columns", 'ALTER TABLE projects ALTER COLUMN name TYPE text COLLATE "C"'),
     ("columns", "ALTER TABLE chunks_s000001 ALTER COLUMN segment SET DEFAULT 2"),
     ("storage", "ALTER TABLE chunks_s000002 ALTER COLUMN embedding SET STORAGE EXTERNAL"),
     ("storage", "ALTER TABLE documents ALTER COLUMN content SET COMPRESSION pglz"),
@@ -121,20 +136,31 @@ CHANGES = [
     ("options", "ALTER TABLE chunks_trash RESET (toast_tuple_target)"),
     ("options", "ALTER TABLE documents SET (toast.autovacuum_enabled = off)"),
     ("partitions", "ALTER TABLE chunks DETACH PARTITION chunks_s000003"),
-    ("row security", "ALTER TABLE chunks ENABLE ROW LEVEL SECURITY"),
+    ("row security", "ALTER TABLE chunks DISABLE ROW LEVEL SECURITY"),
+    ("row security", "ALTER TABLE chunks FORCE ROW LEVEL SECURITY"),
+    ("row security", "ALTER TABLE chunks_s000001 ENABLE ROW LEVEL SECURITY"),
     ("policies", "CREATE POLICY everything ON documents USING (true)"),
+    ("policies", "ALTER POLICY tenant ON documents USING (true)"),
+    ("policies", "ALTER POLICY tenant ON documents WITH CHECK (true)"),
+    ("policies", "ALTER POLICY tenant ON documents TO pg_monitor"),
+    ("policies", "DROP POLICY tenant ON postings"),
     (
         "triggers",
         """CREATE TRIGGER same BEFORE UPDATE ON tenants FOR EACH ROW
            EXECUTE FUNCTION suppress_redundant_updates_trigger()""",
     ),
     ("functions", "CREATE FUNCTION one() RETURNS int LANGUAGE sql AS 'SELECT 1'"),
+    ("functions", "ALTER FUNCTION tenant_named(text) SECURITY INVOKER"),
+    ("functions", "ALTER FUNCTION tenant_named(text) RESET search_path"),
+    ("functions", "GRANT EXECUTE ON FUNCTION tenant_named(text) TO PUBLIC"),
     ("types", "CREATE TYPE colour AS ENUM ('red')"),
     ("comments", "COMMENT ON TABLE documents IS 'a remark'"),
     ("comments", "COMMENT ON COLUMN documents.status IS 'a remark'"),
     ("grants", "GRANT SELECT ON chunks_s000001 TO PUBLIC"),
+    ("grants", "GRANT SELECT (name) ON tenants TO PUBLIC"),
     ("segments", "UPDATE segments SET state = 'emptied' WHERE segment = 2"),
     ("embedding space", "UPDATE embedding_space SET dimension = 255"),
+    ("embedding space", "UPDATE embedding_space SET metric = 'l2'"),
     ("extensions", "UPDATE pg_extension SET extversion = '0.8.3' WHERE extname = 'vector'"),
 ]
 

@@ -27,6 +27,7 @@ from worker.db.schema import REVISIONS, require_schema
 from worker.embedded import RunningPostgres, RunningValkey
 from worker.errors import DatabaseUnavailableError, SchemaError
 from worker.settings import Settings, child_environment
+from worker.types import Metric
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = sorted((ROOT / "alembic/versions").glob("*.py"))
@@ -539,10 +540,25 @@ def test_settings_that_disagree_with_the_database_are_refused(
         with pytest.raises(SchemaError) as refused:
             refusing(disagreeing)
         assert refused.value.message == (
-            f"the database holds {stored[1]}({stored[0]}) embeddings, "
-            f"the settings say {wanted[1]}({wanted[0]})"
+            f"the database holds {stored[1]}({stored[0]}) cosine embeddings, "
+            f"the settings say {wanted[1]}({wanted[0]}) cosine"
         )
-        assert "EMBEDDING_DIMENSION and EMBEDDING_TYPE" in refused.value.hint
+        assert "EMBEDDING_DIMENSION, EMBEDDING_TYPE and EMBEDDING_METRIC" in refused.value.hint
+
+
+def test_a_metric_that_disagrees_with_the_database_is_refused(migrated: Settings) -> None:
+    disagreeing = migrated.model_copy(update={"embedding_metric": Metric.L2})
+    for refusing in (migrate, require_schema):
+        with pytest.raises(SchemaError, match=r"holds vector\(256\) cosine .* say vector\(256\) l2"):
+            refusing(disagreeing)
+
+
+@pytest.mark.parametrize("metric", list(Metric))
+def test_the_metric_is_recorded(metric: Metric, empty: Settings) -> None:
+    settings = empty.model_copy(update={"embedding_metric": metric})
+    migrate(settings)
+    require_schema(settings)
+    assert ask(settings, "SELECT metric FROM embedding_space") == metric
 
 
 def test_a_database_that_does_not_say_what_it_holds(migrated: Settings) -> None:
@@ -562,15 +578,16 @@ def fill(settings: Settings, dimension: int = 256) -> None:
                 WITH tenant AS (INSERT INTO tenants (name) VALUES ('t') RETURNING tenant_id),
                 project AS (INSERT INTO projects (tenant_id, name) SELECT tenant_id, 'p' FROM tenant
                             RETURNING tenant_id, project_id)
-                INSERT INTO documents (tenant_id, project_id, filename, source_path, source_key, file_type)
-                SELECT tenant_id, project_id, 'a', '/a', sha256('/a'), 'text' FROM project""")
+                INSERT INTO documents (tenant_id, project_id, filename, source_path, source_key, file_type,
+                                       language)
+                SELECT tenant_id, project_id, 'a', '/a', sha256('/a'), 'text', 'english' FROM project""")
         )
         connection.execute(
             text("""
                 INSERT INTO chunks (segment, document_id, tenant_id, project_id, chunk_index, char_length,
-                                    text, heading_path, content_hash, embedding, metadata)
+                                    text, heading_path, language, content_hash, embedding, metadata)
                 SELECT 1, document_id, tenant_id, project_id, 1, length(words), words, ARRAY[words, words],
-                       sha256('a'), :vector, jsonb_build_object('words', words)
+                       'english', sha256('a'), :vector, jsonb_build_object('words', words)
                 FROM documents, (
                     SELECT string_agg(md5(n::text), ' ') AS words FROM generate_series(1, 300) n) AS w"""),
             {"vector": str([0.5] * dimension)},

@@ -11,12 +11,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worker.buffer import CopyStream, RowBuffer, Vector, merged
-from worker.steps.copyrows import HEADER, NO_VECTOR, TRAILER, Row, document_fields, encode_vectors, row_fields
+from worker.buffer import RowBuffer, Vector, merged
+from worker.steps.copyrows import (
+    HEADER,
+    NO_VECTOR,
+    TRAILER,
+    CopyStream,
+    Row,
+    document_fields,
+    encode_vectors,
+    row_fields,
+)
 from worker.steps.prepare import Piece
+from worker.steps.terms import Vocabulary
 
 ROWS = 150
-PREFIX = document_fields(UUID(int=1), UUID(int=2), None)
+PREFIX = document_fields(UUID(int=1), UUID(int=2), None, "english")
 MEMORY = st.sampled_from([0, 100, 1 << 20])
 
 
@@ -28,7 +38,7 @@ def rows() -> list[tuple[Row, Vector | None]]:
 def made(n: int) -> tuple[Row, Vector | None]:
     piece = Piece(f"text {n} é", 8 + len(str(n)), bytes([n]) * 32, ("Title",) * (n % 3))
     vector = None if n % 4 == 3 else np.arange(n, n + 5, dtype=">f4")
-    return Row(PREFIX, n.to_bytes(16, "big"), n << 20, piece), vector
+    return Row(PREFIX, "english", n.to_bytes(16, "big"), n + 1, n << 20, piece), vector
 
 
 def encoded_vector(vector: Vector | None) -> bytes:
@@ -74,7 +84,7 @@ def test_stream_is_header_ranges_trailer_in_whatever_pieces_it_is_read(
     bounds = [0, *cuts, ROWS]
     slices = list(pairwise(bounds))
     ranges = [part for part in slices if data.draw(st.booleans())]
-    with RowBuffer(memory) as buffer:
+    with RowBuffer(memory, Vocabulary()) as buffer:
         for start, stop in slices:
             append(buffer, rows[start:stop])
         assert buffer.size == ROWS
@@ -84,14 +94,14 @@ def test_stream_is_header_ranges_trailer_in_whatever_pieces_it_is_read(
 
 
 def test_no_ranges_give_an_empty_copy(rows: list[tuple[Row, Vector | None]]) -> None:
-    with RowBuffer(100) as buffer:
+    with RowBuffer(100, Vocabulary()) as buffer:
         assert whole(buffer) == whole(buffer, (0, 0)) == HEADER + TRAILER
         append(buffer, rows[:3])
         assert whole(buffer, (2, 2)) == HEADER + TRAILER
 
 
 def test_ranges_may_come_in_any_order_and_again(rows: list[tuple[Row, Vector | None]]) -> None:
-    with RowBuffer(0) as buffer:
+    with RowBuffer(0, Vocabulary()) as buffer:
         append(buffer, rows)
         for _ in range(2):
             assert whole(buffer, (90, 100), (3, 5)) == copy_of([*rows[90:100], *rows[3:5]])
@@ -102,7 +112,7 @@ def test_ranges_may_come_in_any_order_and_again(rows: list[tuple[Row, Vector | N
 def test_what_is_taken_back_is_gone_and_writing_goes_on(
     rows: list[tuple[Row, Vector | None]], memory: int, kept: int, more: int
 ) -> None:
-    with RowBuffer(memory) as buffer:
+    with RowBuffer(memory, Vocabulary()) as buffer:
         append(buffer, rows[:60])
         buffer.take_back(kept)
         assert buffer.size == kept
@@ -115,7 +125,7 @@ def test_what_is_taken_back_is_gone_and_writing_goes_on(
 def test_writing_goes_on_after_and_during_streaming(
     rows: list[tuple[Row, Vector | None]], memory: int
 ) -> None:
-    with RowBuffer(memory) as buffer:
+    with RowBuffer(memory, Vocabulary()) as buffer:
         append(buffer, rows[:10])
         assert whole(buffer, (0, 10)) == copy_of(rows[:10])
         append(buffer, rows[10:20])
@@ -128,7 +138,7 @@ def test_writing_goes_on_after_and_during_streaming(
 
 def test_rows_without_any_vector_need_none() -> None:
     without = [(row, None) for row, _ in map(made, range(5))]
-    with RowBuffer(0) as buffer:
+    with RowBuffer(0, Vocabulary()) as buffer:
         append(buffer, without)
         assert whole(buffer, (0, 5)) == copy_of(without)
         append(buffer, [made(5)])
@@ -137,13 +147,13 @@ def test_rows_without_any_vector_need_none() -> None:
 
 def test_halfvec_numbers_keep_their_width() -> None:
     rows = [(row, np.arange(1, 4, dtype=">f2")) for row, _ in map(made, range(5))]
-    with RowBuffer(0) as buffer:
+    with RowBuffer(0, Vocabulary()) as buffer:
         append(buffer, rows)
         assert whole(buffer, (1, 4)) == copy_of(rows[1:4])
 
 
 def test_vectors_and_rows_must_be_as_many() -> None:
-    with RowBuffer(0) as buffer, pytest.raises(ValueError, match="vectors came for"):
+    with RowBuffer(0, Vocabulary()) as buffer, pytest.raises(ValueError, match="vectors came for"):
         buffer.append([made(0)[0]], [])
 
 
@@ -154,7 +164,7 @@ def vectors_file(buffer: RowBuffer) -> Any:
 def test_vectors_beyond_the_limit_are_in_a_file_and_it_goes_with_the_buffer(
     rows: list[tuple[Row, Vector | None]],
 ) -> None:
-    with RowBuffer(1000) as buffer:
+    with RowBuffer(1000, Vocabulary()) as buffer:
         append(buffer, rows[:20])
         vectors: IO[bytes] = vectors_file(buffer)
         assert not vectors._rolled  # type: ignore[attr-defined] # the library's word for "in a file"

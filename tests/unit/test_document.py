@@ -15,7 +15,7 @@ LIMIT = 100
 
 def code_of(document: Document) -> str:
     with pytest.raises(DocumentError) as caught:
-        submission(document, LIMIT)
+        submission(document, LIMIT, "english")
     return caught.value.code
 
 
@@ -101,14 +101,14 @@ def test_chunks_are_written_down_or_refused_at_once() -> None:
 
 def test_row_is_storable() -> None:
     row = submission(
-        Document.text("words", source_path="a\0\ud800/b\0.md", metadata={"k\0": "\udfff"}), LIMIT
+        Document.text("words", source_path="a\0\ud800/b\0.md", metadata={"k\0": "\udfff"}), LIMIT, "english"
     )
     assert (row.source_path, row.filename) == ("a\ufffd/b.md", "b.md")
     assert (row.content, row.size_bytes, row.metadata_json) == (b"words", 5, '{"k":"\ufffd"}')
 
 
 def test_filename_that_has_nothing_left_is_the_path() -> None:
-    assert submission(Document.text("words", source_path="a/\0"), LIMIT).filename == "a/"
+    assert submission(Document.text("words", source_path="a/\0"), LIMIT, "english").filename == "a/"
 
 
 @pytest.mark.parametrize(
@@ -119,6 +119,7 @@ def test_filename_that_has_nothing_left_is_the_path() -> None:
         (Document.text("x", source_path="\0"), "no_source_path"),
         (Document.text("x", source_path="a", metadata={"a": float("nan")}), "bad_metadata"),
         (Document.text("x", source_path="a", metadata={"a": object()}), "bad_metadata"),
+        (Document.text("x", source_path="a", language="klingon"), "bad_language"),
     ],
 )
 def test_document_that_cannot_be_a_row_is_refused(document: Document, code: str) -> None:
@@ -131,5 +132,5 @@ def test_metadata_that_is_no_object_is_refused_before_the_database_does(metadata
 
 
 def test_limit_itself_is_allowed_and_files_are_weighed_by_their_reader() -> None:
-    assert submission(Document.text("x" * LIMIT, source_path="a"), LIMIT).size_bytes == LIMIT
-    assert submission(Document.found(Path("/a"), LIMIT + 1, 0), LIMIT).size_bytes == LIMIT + 1
+    assert submission(Document.text("x" * LIMIT, source_path="a"), LIMIT, "english").size_bytes == LIMIT
+    assert submission(Document.found(Path("/a"), LIMIT + 1, 0), LIMIT, "english").size_bytes == LIMIT + 1

@@ -9,14 +9,14 @@ from sqlalchemy.exc import DBAPIError
 
 from worker.db.engine import lacks_memory
 from worker.settings import Settings
-from worker.types import EmbeddingType
+from worker.types import Metric
 
 log = logging.getLogger(__name__)
 
 # A build waits for the transactions that began before it; this is longer than any of ours.
 WAIT_SECONDS = 900
-# The cosine operator class of each column type (pgvector README, "HNSW").
-_OPERATORS = {EmbeddingType.VECTOR: "vector_cosine_ops", EmbeddingType.HALFVEC: "halfvec_cosine_ops"}
+# The operator class of each metric, after the name of the column's type (pgvector README, "HNSW").
+_OPERATORS = {Metric.COSINE: "cosine_ops", Metric.L2: "l2_ops", Metric.INNER_PRODUCT: "ip_ops"}
 
 
 def index_name(leaf: str) -> str:
@@ -55,7 +55,7 @@ def _build(connection: Connection, leaf: str, settings: Settings) -> None:
     connection.execute(
         text(f"""
             CREATE INDEX CONCURRENTLY {index_name(leaf)} ON {leaf}
-            USING hnsw (embedding {_OPERATORS[settings.embedding_type]})
+            USING hnsw (embedding {settings.embedding_type.value}_{_OPERATORS[settings.embedding_metric]})
             WITH (m = {settings.hnsw_m}, ef_construction = {settings.hnsw_ef_construction})""")
     )
 
@@ -74,6 +74,11 @@ def analyze(connection: Connection, leaf: str) -> None:
     connection.execute(text(f"ANALYZE {leaf}"))
 
 
+def vacuum(connection: Connection, table: str) -> None:
+    """Take away what was deleted, where nobody keeps the table locked."""
+    connection.execute(text(f"VACUUM (ANALYZE, SKIP_LOCKED) {table}"))
+
+
 def _is_parallel(connection: Connection) -> bool:
     workers = connection.execute(text("SHOW max_parallel_maintenance_workers")).scalar_one()
     return int(workers) > 0
@@ -83,16 +88,7 @@ def under_way(connection: Connection) -> Sequence[Row[Any]]:
     """Give (leaf, phase, done, blocker, waits_for, since_seconds) of each build in this database.
 
     `done`: the share of the phase, or NULL. The last three: the session it waits for, what that calls
-    itself, and how long its transaction is open; NULL where it waits for nobody.
+    itself, and how long its transaction is open; NULL where it waits for nobody. The function reads it
+    (worker/db/policies.py): the statistics show an ordinary role nothing of others.
     """
-    return connection.execute(
-        text("""
-            SELECT p.relid::regclass::text AS leaf, p.phase, p.current_locker_pid AS blocker,
-                   coalesce(p.tuples_done::float / nullif(p.tuples_total, 0),
-                            p.blocks_done::float / nullif(p.blocks_total, 0)) AS done,
-                   coalesce(nullif(a.application_name, ''), a.backend_type) AS waits_for,
-                   extract(epoch FROM clock_timestamp() - a.xact_start)::float AS since_seconds
-            FROM pg_stat_progress_create_index p
-            LEFT JOIN pg_stat_activity a ON a.pid = p.current_locker_pid AND p.current_locker_pid <> 0
-            WHERE p.datname = current_database() ORDER BY 1""")
-    ).all()
+    return connection.execute(text("SELECT * FROM index_builds() ORDER BY leaf")).all()

@@ -39,23 +39,26 @@ def stored_chunks(connection: Connection, document_ids: Sequence[UUID]) -> dict[
     visible = segments.in_list(segments.visible(connection))
     found = connection.execute(
         text(f"""
-            SELECT document_id, chunk_id, chunk_index, content_hash, char_length, heading_path, metadata
+            SELECT document_id, chunk_id, chunk_index, content_hash, char_length, heading_path, metadata,
+                   language
             FROM chunks WHERE segment IN ({visible}) AND document_id = ANY(:ids)
             ORDER BY document_id, chunk_index"""),
         {"ids": list(document_ids)},
     )
     for row in found:
-        what = identity(bytes(row.content_hash), row.char_length, row.heading_path, row.metadata)
+        what = identity(
+            bytes(row.content_hash), row.char_length, row.heading_path, row.metadata, row.language
+        )
         sets[row.document_id].append(Stored(row.chunk_id, row.chunk_index, what))
     return sets
 
 
 def identity(
-    content_hash: bytes, char_length: int, heading_path: Sequence[str], metadata: Any
-) -> tuple[bytes, int, tuple[str, ...], str]:
+    content_hash: bytes, char_length: int, heading_path: Sequence[str], metadata: Any, language: str
+) -> tuple[bytes, int, tuple[str, ...], str, str]:
     """Give all of a chunk that must be equal for its row to stay as it is."""
     written = json.dumps(metadata, sort_keys=True) if metadata else "{}"
-    return content_hash, char_length, tuple(heading_path), written
+    return content_hash, char_length, tuple(heading_path), written, language
 
 
 def known_vectors(
@@ -92,10 +95,23 @@ def _has_trash(connection: Connection, tenant_id: UUID) -> bool:
     return connection.execute(any_row, {"tenant_id": tenant_id}).first() is not None
 
 
+def draw_numbers(connection: Connection, count: int) -> list[int]:
+    """Give the numbers of so many chunks to be. Those that are not used in the end are lost, at no harm."""
+    drawn = connection.execute(
+        text("SELECT nextval('chunk_numbers') FROM generate_series(1, :count)"), {"count": count}
+    )
+    return list(drawn.scalars())
+
+
 def copy_rows(connection: Connection, leaf: str, data: Readable) -> int:
     """Stream a binary COPY (header, rows, trailer) into a leaf; gives the number of rows."""
+    return copy_binary(connection, leaf, COLUMNS, data)
+
+
+def copy_binary(connection: Connection, table: str, columns: Sequence[str], data: Readable) -> int:
+    """Stream a binary COPY into columns of a table; gives the number of rows."""
     driver: Any = connection.connection.driver_connection
-    statement = f"COPY {leaf} ({', '.join(COLUMNS)}) FROM STDIN (FORMAT binary)"
+    statement = f"COPY {table} ({', '.join(columns)}) FROM STDIN (FORMAT binary)"
     try:
         with driver.cursor() as cursor:
             cursor.copy_expert(statement, data, _COPY_READ_BYTES)

@@ -49,6 +49,7 @@ class Claimed:
     filename: str
     content: bytes | None
     file_type: FileType
+    language: str
     fingerprint: bytes | None
     total_chunks: int | None
     attempts: int
@@ -111,7 +112,7 @@ def _more(columns: str) -> str:
 def start(connection: Connection, batch_id: UUID) -> list[Claimed]:
     """Take a claimed batch's documents into processing: one attempt is charged, the version noted."""
     columns = (
-        "d.tenant_id, d.project_id, d.source_path, d.filename, d.content, d.file_type,"
+        "d.tenant_id, d.project_id, d.source_path, d.filename, d.content, d.file_type, d.language,"
         " d.fingerprint, d.total_chunks, d.attempts"
     )
     found = move(
@@ -134,6 +135,7 @@ def _claimed(row: Row[Any]) -> Claimed:
         filename=row.filename,
         content=_bytes(row.content),
         file_type=FileType(row.file_type),
+        language=row.language,
         fingerprint=_bytes(row.fingerprint),
         total_chunks=row.total_chunks,
         attempts=row.attempts,

@@ -1,4 +1,4 @@
-"""The leaves of `chunks`: one table a segment, made ahead, so that no DDL runs on the write path."""
+"""The leaves of `chunks` and `postings`: a table each a segment, made ahead: no DDL on the write path."""
 
 from sqlalchemy import Connection, text
 
@@ -17,6 +17,11 @@ _HEADER_BYTES = 8
 def leaf_name(segment: int) -> str:
     """Name a segment's table."""
     return TRASH_LEAF if segment == TRASH else f"chunks_s{segment:06d}"
+
+
+def postings_name(segment: int) -> str:
+    """Name the table of a segment's postings. The trash has none: nothing in it is looked for by words."""
+    return f"postings_s{segment:06d}"
 
 
 def leaf_statements(segment: int, dimension: int, column_type: EmbeddingType) -> list[str]:
@@ -39,13 +44,53 @@ def leaf_statements(segment: int, dimension: int, column_type: EmbeddingType) ->
     ]
 
 
+def postings_statements(segment: int) -> list[str]:
+    """Give the DDL of a segment's postings, in order."""
+    leaf = postings_name(segment)
+    return [
+        f"CREATE TABLE {leaf} (LIKE postings INCLUDING ALL)",
+        f"ALTER TABLE {leaf} ALTER COLUMN segment SET DEFAULT {segment}",
+        f"ALTER TABLE {leaf} SET (toast_tuple_target = 8160)",
+        # numbers of chunks, which no compression makes smaller
+        f"ALTER TABLE {leaf} ALTER COLUMN entries SET STORAGE EXTERNAL",
+        f"ALTER TABLE postings ATTACH PARTITION {leaf} FOR VALUES IN ({segment})",
+    ]
+
+
 def add_segment(
     connection: Connection, segment: int, state: str, dimension: int, column_type: EmbeddingType
 ) -> None:
     """Make a leaf and record its segment. ATTACH waits for writers of `documents`: set a lock_timeout."""
-    for statement in leaf_statements(segment, dimension, column_type):
+    statements = leaf_statements(segment, dimension, column_type)
+    if segment != TRASH:
+        statements += postings_statements(segment)
+    for statement in statements:
         connection.execute(text(statement))
+    hand_over(connection, "chunks", leaf_name(segment))
+    if segment != TRASH:
+        hand_over(connection, "postings", postings_name(segment))
     connection.execute(
         text("INSERT INTO segments (segment, leaf, state) VALUES (:segment, :leaf, :state)"),
         {"segment": segment, "leaf": leaf_name(segment), "state": state},
     )
+
+
+def hand_over(connection: Connection, parent: str, leaf: str) -> None:
+    """Give a leaf to the owner of its parent, whoever made it, and INSERT to whom the parent grants it.
+
+    COPY goes into leaves. Nothing else of the parent's grants is repeated: no policy binds who reads a leaf.
+    """
+    owner = connection.execute(
+        text("SELECT relowner::regrole::text FROM pg_class WHERE oid = CAST(:parent AS regclass)"),
+        {"parent": parent},
+    ).scalar_one()
+    connection.execute(text(f"ALTER TABLE {leaf} OWNER TO {owner}"))
+    writers = connection.execute(
+        text("""
+            SELECT DISTINCT a.grantee::regrole::text FROM pg_class c, aclexplode(c.relacl) a
+            WHERE c.oid = CAST(:parent AS regclass) AND a.privilege_type = 'INSERT'
+              AND a.grantee NOT IN (0, c.relowner) ORDER BY 1"""),
+        {"parent": parent},
+    )
+    for writer in writers.scalars():
+        connection.execute(text(f"GRANT INSERT ON {leaf} TO {writer}"))

@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from sqlalchemy import Connection, text
 
 from worker.db.builds import index_name
+from worker.db.leaves import postings_name
 from worker.db.segments import Segment, advance, in_list
 from worker.errors import SchemaError
 from worker.types import SegmentState
 
 _COLUMNS = (
-    "chunk_id, document_id, tenant_id, project_id, chunk_index, char_length, text, heading_path,"
-    " content_hash, embedding, metadata, created_at, updated_at"
+    "chunk_id, number, document_id, tenant_id, project_id, chunk_index, char_length, text, heading_path,"
+    " language, content_hash, embedding, metadata, created_at, updated_at"
 )
 # A transaction that began this long after a leaf was emptied knows so: the UPDATE commits at once.
 _COMMIT_SECONDS = 10
@@ -98,7 +99,7 @@ def is_forgotten(connection: Connection, emptied: Segment) -> bool:
 
 def clear(connection: Connection, emptied: Segment) -> None:
     """Make a spare leaf of an emptied one. Call it in a transaction of a short lock_timeout."""
-    connection.execute(text(f"TRUNCATE {emptied.leaf}"))
+    connection.execute(text(f"TRUNCATE {emptied.leaf}, {postings_name(emptied.segment)}"))
     connection.execute(text(f"DROP INDEX IF EXISTS {index_name(emptied.leaf)}"))
     advance(connection, emptied.segment, SegmentState.SPARE)
 

@@ -11,12 +11,15 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     DateTime,
+    Double,
     ForeignKeyConstraint,
     Index,
     Integer,
     LargeBinary,
     MetaData,
     PrimaryKeyConstraint,
+    Sequence,
+    SmallInteger,
     Table,
     Text,
     UniqueConstraint,
@@ -25,7 +28,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
-from worker.types import EmbeddingType, FileType, Lane, SegmentState, Status
+from worker.types import EmbeddingType, FileType, Lane, Metric, SegmentState, Status
 
 BATCH_STATES = ("queued", "running", "finished", "abandoned")
 SEGMENT_STATES = tuple(state.value for state in SegmentState)
@@ -43,6 +46,7 @@ def schema(dimension: int, column_type: EmbeddingType) -> MetaData:
     _documents(metadata)
     _segments(metadata)
     _chunks(metadata, HALFVEC(dimension) if column_type is EmbeddingType.HALFVEC else VECTOR(dimension))
+    _postings(metadata)
     _heartbeats(metadata)
     _maintenance_runs(metadata)
     _evaluation_runs(metadata)
@@ -101,6 +105,7 @@ def _projects(metadata: MetaData) -> Table:
         _uuid_key("project_id"),
         Column("tenant_id", Uuid, nullable=False),
         Column("name", Text, nullable=False),
+        Column("language", Text),
         _metadata(),
         *_times(),
         PrimaryKeyConstraint("project_id", name="projects_pkey"),
@@ -108,6 +113,7 @@ def _projects(metadata: MetaData) -> Table:
         UniqueConstraint("tenant_id", "name", name="projects_tenant_id_name_key"),
         UniqueConstraint("tenant_id", "project_id", name="projects_tenant_id_project_id_key"),
         _check("name <> '' AND length(name) <= 200", "projects_name_check"),
+        _check("language <> ''", "projects_language_check"),
         _check("jsonb_typeof(metadata) = 'object'", "projects_metadata_check"),
     )
 
@@ -169,6 +175,7 @@ def _documents(metadata: MetaData) -> Table:
         Column("source_key", LargeBinary, nullable=False),
         Column("content", LargeBinary),
         Column("file_type", Text, nullable=False),
+        Column("language", Text, nullable=False, server_default=text("'english'")),
         Column("size_bytes", BigInteger),
         _moment("source_modified_at"),
         Column("content_hash", LargeBinary),
@@ -228,6 +235,7 @@ def _document_checks() -> list[CheckConstraint]:
         "status": _one_of("status", STATUSES),
         "lane": _one_of("lane", LANES),
         "file_type": _one_of("file_type", FILE_TYPES),
+        "language": "language <> ''",
         "filename": "filename <> '' AND source_path <> ''",
         "source_key": "source_key = sha256(convert_to(source_path, 'UTF8'))",
         "content_hash": "octet_length(content_hash) = 32",
@@ -307,6 +315,7 @@ def _segments(metadata: MetaData) -> None:
         Column("singleton", Boolean, nullable=False, server_default=text("true")),
         Column("dimension", Integer, nullable=False),
         Column("column_type", Text, nullable=False),
+        Column("metric", Text, nullable=False, server_default=text("'cosine'")),
         *_times(),
         PrimaryKeyConstraint("singleton", name="embedding_space_pkey"),
         _check("singleton", "embedding_space_singleton_check"),
@@ -315,6 +324,7 @@ def _segments(metadata: MetaData) -> None:
             "embedding_space_dimension_check",
         ),
         _check(_one_of("column_type", tuple(EmbeddingType)), "embedding_space_column_type_check"),
+        _check(_one_of("metric", tuple(Metric)), "embedding_space_metric_check"),
     )
     Table(
         "segments",
@@ -344,11 +354,13 @@ def _segments(metadata: MetaData) -> None:
 
 
 def _chunks(metadata: MetaData, vector: HALFVEC | VECTOR) -> Table:
+    numbers = Sequence("chunk_numbers", metadata=metadata)
     return Table(
         "chunks",
         metadata,
         Column("segment", Integer, nullable=False, autoincrement=False),
         _uuid_key("chunk_id"),
+        Column("number", BigInteger, nullable=False, server_default=numbers.next_value()),
         Column("document_id", Uuid, nullable=False),
         Column("tenant_id", Uuid, nullable=False),
         Column("project_id", Uuid),
@@ -356,6 +368,7 @@ def _chunks(metadata: MetaData, vector: HALFVEC | VECTOR) -> Table:
         Column("char_length", Integer, nullable=False),
         Column("text", Text, nullable=False),
         Column("heading_path", ARRAY(Text), nullable=False, server_default=text("'{}'::text[]")),
+        Column("language", Text, nullable=False, server_default=text("'english'")),
         Column("content_hash", LargeBinary, nullable=False),
         Column("embedding", vector),
         _metadata(),
@@ -367,7 +380,9 @@ def _chunks(metadata: MetaData, vector: HALFVEC | VECTOR) -> Table:
             name="chunks_document_id_fkey",
         ),
         _check("chunk_index >= 0 AND char_length > 0", "chunks_position_check"),
+        _check("number > 0", "chunks_number_check"),
         _check("text <> ''", "chunks_text_check"),
+        _check("language <> ''", "chunks_language_check"),
         # The cosine distance of a zero vector, and of one whose squares underflow, is NaN; where they
         # overflow it is wrong: such a row would be stored and never found.
         _check("(embedding <#> embedding) BETWEEN '-1e38' AND '-1e-38'", "chunks_embedding_check"),
@@ -378,6 +393,28 @@ def _chunks(metadata: MetaData, vector: HALFVEC | VECTOR) -> Table:
         Index("chunks_content_hash_idx", "tenant_id", "content_hash"),
         Index("chunks_project_id_idx", "project_id", postgresql_where=text("project_id IS NOT NULL")),
         Index("chunks_created_at_idx", "created_at"),
+        Index("chunks_number_idx", "number"),
+        postgresql_partition_by="LIST (segment)",
+    )
+
+
+def _postings(metadata: MetaData) -> Table:
+    """No keys into other tables, no times: there are about five rows a chunk, written with it."""
+    return Table(
+        "postings",
+        metadata,
+        Column("segment", Integer, nullable=False, autoincrement=False),
+        Column("tenant_id", Uuid, nullable=False),
+        Column("term", Text(collation="C"), nullable=False),
+        Column("block", BigInteger, nullable=False),
+        Column("chunks", Integer, nullable=False),
+        Column("occurrences", BigInteger, nullable=False),
+        Column("entries", LargeBinary, nullable=False),
+        _check(
+            "chunks > 0 AND occurrences >= 0 AND octet_length(entries) = 5 * chunks",
+            "postings_counts_check",
+        ),
+        Index("postings_term_idx", "tenant_id", "term"),
         postgresql_partition_by="LIST (segment)",
     )
 
@@ -430,16 +467,21 @@ def _evaluation_runs(metadata: MetaData) -> Table:
         metadata,
         _uuid_key("run_id"),
         Column("tenant_id", Uuid, nullable=False),
+        Column("user_name", Text),
         Column("query", Text, nullable=False),
         Column("response", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
         Column("sources", JSONB, nullable=False, server_default=text("'[]'::jsonb")),
         Column("latency_ms", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
         Column("token_count", Integer),
+        Column("thumbs", SmallInteger),
+        Column("quality_score", Double),
         _metadata(),
         *_times(),
         PrimaryKeyConstraint("run_id", name="evaluation_runs_pkey"),
         ForeignKeyConstraint(["tenant_id"], ["tenants.tenant_id"], name="evaluation_runs_tenant_id_fkey"),
         _check("token_count >= 0", "evaluation_runs_token_count_check"),
+        _check("thumbs IN (-1, 1)", "evaluation_runs_thumbs_check"),
+        _check("quality_score BETWEEN 0 AND 1", "evaluation_runs_quality_score_check"),
         _check(
             "jsonb_typeof(metadata) = 'object' AND jsonb_typeof(response) = 'object'"
             " AND jsonb_typeof(latency_ms) = 'object' AND jsonb_typeof(sources) = 'array'",

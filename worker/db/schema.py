@@ -27,6 +27,11 @@ def shows_tables(connection: Connection) -> bool:
     return bool(connection.execute(text("SELECT to_regclass('embedding_space') IS NOT NULL")).scalar())
 
 
+def is_replica(connection: Connection) -> bool:
+    """Tell whether this server repeats another's changes and takes none."""
+    return bool(connection.execute(text("SELECT pg_is_in_recovery()")).scalar())
+
+
 def pgvector_version(connection: Connection) -> tuple[int, ...] | None:
     """Give the version of the extension in this database, None where it is not installed."""
     version = connection.execute(
@@ -44,7 +49,7 @@ def check_schema(connection: Connection, settings: Settings) -> None:
     """Refuse a database this process must not work on.
 
     Raises SchemaError: not migrated, migrated by a newer program, pgvector missing or too old, or
-    vectors of another dimension or type than the settings say.
+    vectors of another dimension, type or metric than the settings say.
     """
     revision, newest = current_revision(connection), REVISIONS[-1]
     if revision is None:
@@ -80,21 +85,35 @@ def check_age(version: tuple[int, ...]) -> None:
 
 
 def check_space(connection: Connection, settings: Settings) -> None:
-    """Refuse vectors of another dimension or type than the settings say. Raises SchemaError."""
-    stored = connection.execute(text("SELECT dimension, column_type FROM embedding_space")).one_or_none()
+    """Refuse vectors of another dimension, type or metric than the settings say. Raises SchemaError."""
+    stored = connection.execute(
+        text("SELECT dimension, column_type, metric FROM embedding_space")
+    ).one_or_none()
     if stored is None:
         raise SchemaError(
             "the database does not say which embeddings it holds: embedding_space is empty",
-            "put its row back, with the dimension and type of chunks.embedding",
+            "put its row back, with the dimension and type of chunks.embedding and the metric",
         )
-    wanted = (settings.embedding_dimension, settings.embedding_type.value)
-    if tuple(stored) != wanted:
+    held = space_name(stored.dimension, stored.column_type, stored.metric)
+    wanted = wanted_space(settings)
+    if held != wanted:
         raise SchemaError(
-            f"the database holds {stored.column_type}({stored.dimension}) embeddings, "
-            f"the settings say {wanted[1]}({wanted[0]})",
-            "set EMBEDDING_DIMENSION and EMBEDDING_TYPE to what the database holds, "
+            f"the database holds {held} embeddings, the settings say {wanted}",
+            "set EMBEDDING_DIMENSION, EMBEDDING_TYPE and EMBEDDING_METRIC to what the database holds, "
             "or ingest into a new database",
         )
+
+
+def space_name(dimension: int, column_type: str, metric: str) -> str:
+    """Write an embedding space for people."""
+    return f"{column_type}({dimension}) {metric}"
+
+
+def wanted_space(settings: Settings) -> str:
+    """Write the embedding space of the settings for people."""
+    return space_name(
+        settings.embedding_dimension, settings.embedding_type.value, settings.embedding_metric.value
+    )
 
 
 def require_schema(settings: Settings) -> None:

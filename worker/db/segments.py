@@ -25,6 +25,8 @@ TRANSITIONS: Mapping[SegmentState, tuple[SegmentState, ...]] = {
     SegmentState.SPARE: (SegmentState.EMPTIED,),
 }
 _OPEN_TRIES = 10
+# That both leaves of a segment exist.
+IS_THERE = "(to_regclass(leaf) IS NOT NULL AND to_regclass(replace(leaf, 'chunks', 'postings')) IS NOT NULL)"
 
 
 class Segment(NamedTuple):
@@ -37,6 +39,41 @@ class Segment(NamedTuple):
 def visible(connection: Connection) -> list[int]:
     """Give the segments a search sees. Read them in the snapshot the search runs in."""
     return [found.segment for found in in_state(connection, *VISIBLE)]
+
+
+class Seen(NamedTuple):
+    """What a search sees: segments with a vector index, with how many rows each, and those without."""
+
+    sealed: Mapping[int, int]
+    unsealed: Mapping[int, int]
+
+    @property
+    def rows(self) -> int:
+        """About how many rows, of all tenants."""
+        return sum(self.sealed.values()) + sum(self.unsealed.values())
+
+    @property
+    def all(self) -> list[int]:
+        """The numbers of all of them."""
+        return sorted((*self.sealed, *self.unsealed))
+
+
+def seen(connection: Connection) -> Seen:
+    """Give what a search sees. Read it in the snapshot the search runs in.
+
+    The rows without an index are counted by the server's statistics: a bound on work needs no more.
+    """
+    found = connection.execute(
+        text("""
+            SELECT segment, state = 'sealed' AS sealed,
+                   coalesce(sealed_rows, pg_stat_get_live_tuples(to_regclass(leaf)), 0) AS rows
+            FROM segments WHERE state = ANY(:states) ORDER BY segment"""),
+        {"states": [state.value for state in VISIBLE]},
+    ).all()
+    return Seen(
+        {row.segment: int(row.rows) for row in found if row.sealed},
+        {row.segment: int(row.rows) for row in found if not row.sealed},
+    )
 
 
 def holding(connection: Connection) -> list[int]:
@@ -97,8 +134,8 @@ def advance(connection: Connection, segment: int, to: SegmentState, rows: int | 
 def take_spare(connection: Connection, to: SegmentState) -> Segment | None:
     """Put the first spare leaf to use; None where none is ready."""
     row = connection.execute(
-        text("""
-            SELECT segment, leaf FROM segments WHERE state = 'spare' AND to_regclass(leaf) IS NOT NULL
+        text(f"""
+            SELECT segment, leaf FROM segments WHERE state = 'spare' AND {IS_THERE}
             ORDER BY segment LIMIT 1 FOR NO KEY UPDATE""")
     ).one_or_none()
     if row is None or not advance(connection, row.segment, to):
@@ -135,8 +172,8 @@ def fill(connection: Connection, most_rows: int) -> Fill:
     must not wait for a segment that is never full.
     """
     row = connection.execute(
-        text("""
-            SELECT leaf, to_regclass(leaf) IS NOT NULL AS there,
+        text(f"""
+            SELECT leaf, {IS_THERE} AS there,
                    extract(epoch FROM now() - updated_at) AS age,
                    pg_stat_get_live_tuples(to_regclass(leaf)) AS live,
                    coalesce(pg_table_size(to_regclass(leaf)), 0) AS size_bytes
@@ -144,6 +181,18 @@ def fill(connection: Connection, most_rows: int) -> Fill:
     ).one()
     rows = max(counted(connection, row.leaf, most_rows), row.live) if row.there else None
     return Fill(rows, int(row.size_bytes), float(row.age))
+
+
+def next_number(connection: Connection) -> int:
+    """Give the number of the next segment: beyond all that are known, and leaves that were left behind."""
+    found = connection.execute(
+        text("""
+            SELECT 1 + greatest(max(segment), max(CAST(substring(c.relname FROM '[0-9]+$') AS int)), 0)
+            FROM segments FULL JOIN (
+                SELECT p.relname FROM pg_inherits i JOIN pg_class p ON p.oid = i.inhrelid
+                WHERE i.inhparent IN ('chunks'::regclass, 'postings'::regclass)) c ON false""")
+    )
+    return int(found.scalar_one())
 
 
 def counted(connection: Connection, leaf: str, most: int | None = None) -> int:

@@ -23,6 +23,7 @@ class Submission:
     source_path: str
     filename: str
     file_type: FileType
+    language: str
     size_bytes: int | None
     modified_us: int | None
     content: bytes | None
@@ -31,10 +32,14 @@ class Submission:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Whose documents are meant: a project's, those without a project, or the `whole_tenant`'s."""
+    """Whose documents are meant: a project's, those without a project, or the `whole_tenant`'s.
+
+    `language`: what the project's documents are in, unless they say otherwise.
+    """
 
     tenant_id: UUID
     project_id: UUID | None
+    language: str | None = None
     whole_tenant: bool = False
 
     def condition(self, alias: str = "d.") -> str:
@@ -69,18 +74,28 @@ def ensure_scope(connection: Connection, tenant: str, project: str | None) -> Sc
     return found
 
 
+def set_language(connection: Connection, scope: Scope, language: str | None) -> None:
+    """Say what a project's documents are in, from their next submission on; None: what LANGUAGE says."""
+    connection.execute(
+        text("""
+            UPDATE projects SET language = :language, updated_at = now()
+            WHERE tenant_id = :tenant_id AND project_id = :project_id"""),
+        {"language": language, **scope.parameters},
+    )
+
+
 def find_scope(connection: Connection, tenant: str, project: str | None) -> Scope | None:
     """Find a tenant and project by name; None when either is unknown."""
     row = connection.execute(
         text("""
-            SELECT t.tenant_id, p.project_id FROM tenants t
+            SELECT t.tenant_id, p.project_id, p.language FROM tenants t
             LEFT JOIN projects p ON p.tenant_id = t.tenant_id AND p.name = :project
             WHERE t.name = :tenant"""),
         {"tenant": storable(tenant), "project": None if project is None else storable(project)},
     ).one_or_none()
     if row is None or (project is not None and row.project_id is None):
         return None
-    return Scope(row.tenant_id, row.project_id)
+    return Scope(row.tenant_id, row.project_id, row.language)
 
 
 def submit(
@@ -125,6 +140,7 @@ class Present(NamedTuple):
     document_id: UUID
     content_hash: bytes | None
     as_loaded: bool
+    language: str
     metadata: Mapping[str, Any]
 
 
@@ -139,8 +155,9 @@ def present(
         text(f"""
             SELECT d.source_path, d.document_id, d.content_hash, d.metadata,
                    d.file_type = 'chunks' AND (d.status = 'duplicate' OR d.status = 'completed' AND
-                       d.fingerprint = sha256(d.content_hash || :recipe || convert_to(d.file_type, 'UTF8'))
-                   ) AS as_loaded
+                       d.fingerprint = sha256(d.content_hash || :recipe
+                           || convert_to(d.file_type || '/' || d.language, 'UTF8'))
+                   ) AS as_loaded, d.language
             FROM documents d
             WHERE {scope.condition()} AND d.source_key = ANY(:keys) AND d.deleted_at IS NULL
             ORDER BY d.document_id FOR NO KEY UPDATE"""),
@@ -155,6 +172,7 @@ def present(
             row.document_id,
             None if row.content_hash is None else bytes(row.content_hash),
             bool(row.as_loaded),
+            row.language,
             row.metadata,
         )
         for row in found
@@ -181,6 +199,7 @@ def _record(document: Submission) -> dict[str, Any]:
         "source_key": source_key(document.source_path).hex(),
         "filename": document.filename,
         "file_type": document.file_type.value,
+        "language": document.language,
         "size_bytes": document.size_bytes,
         "modified_us": document.modified_us,
         "content": None if document.content is None else base64.b64encode(document.content).decode(),
@@ -191,12 +210,13 @@ def _record(document: Submission) -> dict[str, Any]:
 # That a live document `d` is as it was submitted last, {new} being what is submitted now.
 _SAME = """
     d.status NOT IN ('failed', 'cancelled')
-    AND d.file_type = {new}.file_type AND d.metadata = {new}.metadata
+    AND d.file_type = {new}.file_type AND d.language = {new}.language AND d.metadata = {new}.metadata
     AND CASE WHEN {new}.content IS NOT NULL THEN d.content IS NOT DISTINCT FROM {new}.content
              ELSE d.content IS NULL AND coalesce(d.size_bytes = {new}.size_bytes, false)
                   AND coalesce(d.source_modified_at = {new}.source_modified_at, false) END
     AND (d.fingerprint IS NULL OR d.status <> 'completed'
-         OR d.fingerprint = sha256(d.content_hash || :recipe || convert_to(d.file_type, 'UTF8')))
+         OR d.fingerprint = sha256(d.content_hash || :recipe
+                || convert_to(d.file_type || '/' || d.language, 'UTF8')))
     AND NOT (d.status = 'pending' AND d.lane = 'bulk' AND :lane = 'interactive')"""
 
 # The condition is asked twice: first so that nothing is written for what is unchanged, and again where
@@ -205,12 +225,13 @@ _SAME = """
 # The fingerprint is that of worker/steps/fingerprint.py; a test holds the two together.
 _SUBMIT = """
 WITH input AS (
-    SELECT i.source_path, decode(i.source_key, 'hex') AS source_key, i.filename, i.file_type, i.size_bytes,
+    SELECT i.source_path, decode(i.source_key, 'hex') AS source_key, i.filename, i.file_type, i.language,
+           i.size_bytes,
            to_timestamp(i.modified_us / 1e6) AS source_modified_at, decode(i.content, 'base64') AS content,
            i.metadata::jsonb AS metadata
     FROM json_to_recordset(:documents) AS i(
-        source_path text, source_key text, filename text, file_type text, size_bytes bigint,
-        modified_us bigint, content text, metadata text)
+        source_path text, source_key text, filename text, file_type text, language text,
+        size_bytes bigint, modified_us bigint, content text, metadata text)
 ), changed AS (
     SELECT i.* FROM input i
     LEFT JOIN documents d ON d.tenant_id = :tenant_id AND {same_project}
@@ -218,13 +239,14 @@ WITH input AS (
     WHERE d.document_id IS NULL OR :checksum OR NOT ({same_as_input})
 )
 INSERT INTO documents AS d
-    (tenant_id, project_id, source_path, source_key, filename, file_type, size_bytes, source_modified_at,
-     content, metadata, lane)
-SELECT :tenant_id, :project_id, source_path, source_key, filename, file_type, size_bytes,
+    (tenant_id, project_id, source_path, source_key, filename, file_type, language, size_bytes,
+     source_modified_at, content, metadata, lane)
+SELECT :tenant_id, :project_id, source_path, source_key, filename, file_type, language, size_bytes,
        source_modified_at, content, metadata, :lane
 FROM changed ORDER BY source_key
 ON CONFLICT (tenant_id, project_id, source_key) WHERE deleted_at IS NULL DO UPDATE SET
-    filename = excluded.filename, file_type = excluded.file_type, size_bytes = excluded.size_bytes,
+    filename = excluded.filename, file_type = excluded.file_type, language = excluded.language,
+    size_bytes = excluded.size_bytes,
     source_modified_at = excluded.source_modified_at, content = excluded.content,
     metadata = excluded.metadata, lane = excluded.lane, requested_version = d.requested_version + 1,
     status = CASE d.status WHEN 'processing' THEN 'processing' ELSE 'pending' END,

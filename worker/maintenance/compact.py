@@ -10,8 +10,9 @@ from typing import Any
 from sqlalchemy import Connection
 from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
-from worker.db import builds, merges, segments
+from worker.db import builds, merges, postings, segments
 from worker.db.engine import single_connection_engine, transaction
+from worker.db.leaves import postings_name
 from worker.db.segments import Segment
 from worker.maintenance import spares
 from worker.patience import BRIEF_SECONDS, briefly
@@ -80,6 +81,9 @@ def _merge(resources: Resources, connection: Connection, sources: list[Segment])
         _give_up_copies(connection)
         return None
     merges.remove_deleted(connection, sources, target)
+    with transaction(resources.engine, builds.WAIT_SECONDS) as copying:
+        postings.merge(copying, sources, target)
+    builds.vacuum(connection, postings_name(target.segment))
     builds.complete(connection, target.leaf, resources.settings)
     builds.analyze(connection, target.leaf)
     with transaction(resources.engine, lock_seconds=BRIEF_SECONDS) as showing:
@@ -106,7 +110,7 @@ def _recycled(resources: Resources, connection: Connection) -> list[str]:
 
     Who still looks at one is not waited for.
     """
-    engine = single_connection_engine(resources.settings.direct_url, "ingest compact")
+    engine = single_connection_engine(resources.settings.maintenance_url, "ingest compact")
     emptied = segments.in_state(connection, SegmentState.EMPTIED)
     forgotten = (leaf for leaf in emptied if merges.is_forgotten(connection, leaf))
     freed = [leaf.leaf for leaf in forgotten if briefly(engine, partial(merges.clear, emptied=leaf))]

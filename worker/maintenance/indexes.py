@@ -21,9 +21,12 @@ def absent(connection: Connection, settings: Settings) -> list[str]:
     wanted = {str(index.name): table.name for table in tables for index in table.indexes}
     for table in tables:
         keys = [
-            rule for rule in table.constraints if isinstance(rule, PrimaryKeyConstraint | UniqueConstraint)
+            rule
+            for rule in table.constraints
+            if isinstance(rule, PrimaryKeyConstraint | UniqueConstraint)
+            and rule.name  # an empty key has none
         ]
-        wanted |= {str(key.name): table.name for key in keys}
+        wanted |= {str(key.name): table.name for key in keys if key.columns}  # postings have no primary key
     found = connection.execute(
         text("""
             SELECT name FROM unnest(CAST(:names AS text[]), CAST(:tables AS text[])) AS wanted(name, on_table)
@@ -50,13 +53,15 @@ def invalid(connection: Connection) -> list[str]:
 
 
 def missing(connection: Connection) -> list[str]:
-    """Name, as leaf and parent index, what a leaf of `chunks` lacks; or the leaf, where it is gone."""
+    """Name, as leaf and parent index, what a leaf lacks of its parent's; or the leaf, where it is gone."""
     found = connection.execute(
         text("""
             SELECT name || CASE WHEN to_regclass(name) IS NULL THEN ' is gone'
                                 ELSE ' lacks ' || p.indexrelid::regclass END
-            FROM (SELECT leaf FROM segments) AS leaf(name)
-            JOIN pg_index p ON p.indrelid = 'chunks'::regclass
+            FROM (SELECT leaf, 'chunks' FROM segments UNION ALL
+                  SELECT replace(leaf, 'chunks', 'postings'), 'postings' FROM segments WHERE state <> 'trash')
+                 AS leaf(name, parent)
+            JOIN pg_index p ON p.indrelid = parent::regclass
             WHERE NOT EXISTS (
                 SELECT 1 FROM pg_inherits h JOIN pg_index i ON i.indexrelid = h.inhrelid
                 WHERE h.inhparent = p.indexrelid AND i.indrelid = to_regclass(name))

@@ -1,4 +1,4 @@
-"""purge: records of finished work older than RETENTION_DAYS."""
+"""purge: records of finished work older than RETENTION_DAYS; recorded searches have days of their own."""
 
 from typing import Any
 
@@ -12,21 +12,26 @@ _OLD = {
     "batches": "finished_at < now() - make_interval(days => :days)"
     " AND NOT EXISTS (SELECT 1 FROM documents d WHERE d.batch_id = t.batch_id)",
     "maintenance_runs": "created_at < now() - make_interval(days => :days)",
-    "evaluation_runs": "created_at < now() - make_interval(days => :days)",
+    "evaluation_runs": "created_at < now() - make_interval(days => :evaluation_days)",
     "heartbeats": "seen_at < now() - interval '1 day'",
 }
 
 
 def run(resources: Resources, connection: Connection) -> dict[str, Any]:
     """Give how many rows went from each table."""
-    return {table: _delete(connection, table, resources.settings.retention_days) for table in _OLD}
+    return {table: _delete(resources, connection, table) for table in _OLD}
 
 
-def _delete(connection: Connection, table: str, days: int) -> int:
+def _delete(resources: Resources, connection: Connection, table: str) -> int:
+    settings = resources.settings
     gone = connection.execute(
         text(f"""
             DELETE FROM {table} WHERE ctid = ANY(ARRAY(
                 SELECT t.ctid FROM {table} t WHERE {_OLD[table]} LIMIT :most))"""),
-        {"days": days, "most": MOST_ROWS},
+        {
+            "days": settings.retention_days,
+            "evaluation_days": settings.evaluation_retention_days,
+            "most": MOST_ROWS,
+        },
     )
     return gone.rowcount

@@ -44,7 +44,7 @@ def run_chore(
     transaction, and a transaction pooler would strand the lock. Raises what the chore raises, after
     recording it.
     """
-    engine = single_connection_engine(resources.settings.direct_url, f"ingest {name}")
+    engine = single_connection_engine(resources.settings.maintenance_url, f"ingest {name}")
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         # the interval: nobody builds an index for a client that was killed
         connection.execute(text("SET lock_timeout = '5s'; SET client_connection_check_interval = '5s'"))

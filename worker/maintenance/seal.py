@@ -10,8 +10,9 @@ from typing import Any
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from worker.db import builds, segments
+from worker.db import builds, postings, segments
 from worker.db.engine import transaction
+from worker.db.leaves import postings_name
 from worker.db.segments import Segment
 from worker.dispatch import fill_window
 from worker.maintenance import spares
@@ -48,6 +49,7 @@ def run(resources: Resources, connection: Connection) -> dict[str, Any]:
                     fill_window(resources)  # who waited for it may go on
         if not _close_if_full(resources, connection):
             break
+    _fold_open(connection)
     if errors:
         raise next(iter(errors.values()))
     return {"sealed": sealed, "unsealed_rows": segments.unsealed_rows(connection)}
@@ -74,6 +76,13 @@ def _close_if_full(resources: Resources, connection: Connection) -> bool:
     return True
 
 
+def _fold_open(connection: Connection) -> None:
+    """Join what many small writes left: a search reads a row of each for each of its words."""
+    for opened in segments.in_state(connection, SegmentState.OPEN):
+        if postings.is_scattered(connection, opened.segment):
+            postings.fold(connection, opened.segment)
+
+
 def is_full(fill: segments.Fill, settings: Settings) -> bool:
     """Tell whether the open segment is to be closed. One whose leaf is gone is: the next can be written."""
     if fill.rows is None or fill.rows >= settings.rows_of_segment:
@@ -88,5 +97,7 @@ def _seal(connection: Connection, owed: Segment, settings: Settings) -> None:
     if not builds.is_valid(connection, owed.leaf):
         builds.complete(connection, owed.leaf, settings)
     builds.analyze(connection, owed.leaf)
+    postings.fold(connection, owed.segment)
+    builds.vacuum(connection, postings_name(owed.segment))
     rows = segments.counted(connection, owed.leaf)
     segments.advance(connection, owed.segment, SegmentState.SEALED, rows)

@@ -24,7 +24,7 @@ def run(resources: Resources, connection: Connection) -> dict[str, Any]:
     next run.
     """
     _forget_lost(connection)
-    engine = single_connection_engine(resources.settings.direct_url, "ingest spares")
+    engine = single_connection_engine(resources.settings.maintenance_url, "ingest spares")
     make = partial(_make, settings=resources.settings)
     made = 0
     while (ready := _ready(connection)) < SPARES and briefly(engine, make):
@@ -34,7 +34,7 @@ def run(resources: Resources, connection: Connection) -> dict[str, Any]:
 
 def _forget_lost(connection: Connection) -> None:
     """Forget the spare leaves that somebody dropped: they held nothing."""
-    connection.execute(text("DELETE FROM segments WHERE state = 'spare' AND to_regclass(leaf) IS NULL"))
+    connection.execute(text(f"DELETE FROM segments WHERE state = 'spare' AND NOT {segments.IS_THERE}"))
 
 
 def _ready(connection: Connection) -> int:
@@ -44,5 +44,10 @@ def _ready(connection: Connection) -> int:
 def _make(connection: Connection, settings: Settings) -> None:
     # the chores that use spares up make new ones, too: they must not choose the same number
     connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _NUMBERING_LOCK})
-    highest = connection.execute(text("SELECT greatest(max(segment), 0) FROM segments")).scalar_one()
-    add_segment(connection, highest + 1, "spare", settings.embedding_dimension, settings.embedding_type)
+    add_segment(
+        connection,
+        segments.next_number(connection),
+        "spare",
+        settings.embedding_dimension,
+        settings.embedding_type,
+    )
