@@ -11,17 +11,23 @@ from importlib import import_module
 from typing import Any
 
 _PRODUCER = [
+    "Answer",
     "Document",
     "GivenChunk",
     "GivenDocument",
+    "Hit",
     "Loaded",
     "Receipt",
+    "Run",
     "cancel",
     "delete",
     "load",
+    "rate",
     "restore",
     "retry",
+    "runs",
     "search",
+    "set_language",
     "status",
     "submit",
     "wait",

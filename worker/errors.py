@@ -67,8 +67,8 @@ class SourceError(IngestError):
     exit_code = Exit.SOURCE
 
 
-class InterruptedLoad(IngestError):  # noqa: N818 -- no error: a person ended it
-    """A load was ended before its end: what it says is how far it came."""
+class Interrupted(IngestError):  # noqa: N818 -- no error: a person ended it
+    """A command was ended before its end: what it says is how far it came."""
 
     exit_code = Exit.INTERRUPTED
 

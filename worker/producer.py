@@ -21,20 +21,26 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from worker import sources
+from worker.answers import read_answer
+from worker.broker import require_broker
 from worker.db import deletions, overview, submissions
 from worker.db.submissions import Scope
+from worker.db.tenants import known_scope
 from worker.dispatch import fill_window
 from worker.document import Document
 from worker.errors import DatabaseUnavailableError, IngestError, NoAnswerError
 from worker.loading import load
+from worker.queries import read_query
+from worker.rating import Run, rate, runs
 from worker.resources import resources
 from worker.steps.storable import storable
-from worker.submitting import DEFAULT_TENANT, Receipt, submit
-from worker.types import GivenChunk, GivenDocument, Hit, Loaded, Status, TaskName
+from worker.submitting import DEFAULT_TENANT, Receipt, set_language, submit
+from worker.types import Answer, GivenChunk, GivenDocument, Hit, Loaded, Status, TaskName
 
 __all__ = [
-    "DEFAULT_TENANT", "Document", "GivenChunk", "GivenDocument", "Loaded", "Overview", "Receipt", "below",
-    "cancel", "delete", "find", "load", "restore", "retry", "search", "status", "submit", "wait",
+    "DEFAULT_TENANT", "Answer", "Document", "GivenChunk", "GivenDocument", "Hit", "Loaded", "Overview",
+    "Receipt", "Run", "below", "cancel", "delete", "find", "load", "rate", "restore", "retry", "runs",
+    "search", "set_language", "status", "submit", "wait",
 ]  # fmt: skip
 
 
@@ -56,7 +62,7 @@ def status(*, tenant: str | None = None, project: str | None = None, most_reason
         raise IngestError(f"whose project {project!r} is meant?", "name its tenant, too")
 
     def ask(connection: Connection) -> Overview:
-        scope = None if tenant is None else _known(connection, tenant, project)
+        scope = None if tenant is None else known_scope(connection, tenant, project)
         return Overview(
             overview.counts(connection, scope),
             overview.oldest_waiting_seconds(connection, scope),
@@ -73,7 +79,7 @@ def find(
     ids, paths = _ids_and_paths(documents)
     return resources().transact(
         lambda connection: overview.documents(
-            connection, _known(connection, tenant, project), ids=ids, paths=paths
+            connection, known_scope(connection, tenant, project), ids=ids, paths=paths
         )
     )
 
@@ -168,7 +174,7 @@ def restore(
     """
 
     def change(connection: Connection) -> int:
-        scope = _known(connection, tenant, project)
+        scope = known_scope(connection, tenant, project)
         found = _identify(connection, scope, documents, deleted=True)
         return sum(deletions.restore(connection, scope, document_id) for document_id in found)
 
@@ -190,52 +196,53 @@ def below(
     return resources().transact(ask)
 
 
-def search(
-    query: str = "",
-    *,
-    tenant: str = DEFAULT_TENANT,
-    project: str | None = None,
-    k: int = 10,
-    vector: Sequence[float] | None = None,
-) -> list[Hit]:
-    """Ask the search worker for the k nearest chunks of a tenant, nearest first.
+def search(text: str | None = None, **fields: Any) -> Answer:
+    """Ask the search worker; `fields` are those of worker.queries.Query, such as tenant, k, mode and filter.
 
     Raises IngestError for a query that cannot be answered, NoAnswerError when no search worker answers
-    within SEARCH_TIMEOUT_SECONDS.
+    within SEARCH_TIMEOUT_SECONDS, BrokerUnavailableError and DatabaseUnavailableError where these are away.
     """
+    query = read_query(fields | {"text": text})
+    answer = _asked(query.as_json())
+    if "error" in answer:
+        raise _kind_of(answer)(answer["error"], answer["hint"])
+    return read_answer(answer["answer"])
+
+
+def _kind_of(answer: Mapping[str, Any]) -> type[IngestError]:
+    if answer.get("outage"):
+        return DatabaseUnavailableError
+    return NoAnswerError if answer.get("late") else IngestError
+
+
+def _asked(query: Mapping[str, Any]) -> dict[str, Any]:
     from celery.exceptions import TimeoutError as NoResultError
 
     from worker.app import app
     from worker.types import Queue
 
-    seconds = resources().settings.search_timeout_seconds
-    arguments: dict[str, Any] = {"query": query, "tenant": tenant, "project": project, "k": k}
-    if vector is not None:
-        arguments["vector"] = [float(number) for number in vector]
+    settings = resources().settings
+    try:
+        app.backend.client.ping()
+    except app.backend.connection_errors:
+        require_broker(settings)  # and Celery, which would try for 20 s, is not asked
+    seconds = settings.search_timeout_seconds
     result = app.send_task(
-        TaskName.SEARCH_QUERY.value, kwargs=arguments, queue=Queue.SEARCH.value, expires=seconds, retry=False
+        TaskName.SEARCH_QUERY.value,
+        kwargs={"query": query},
+        queue=Queue.SEARCH.value,
+        expires=seconds,
+        retry=False,
     )
     try:
-        answer = result.get(timeout=seconds)
+        answer: dict[str, Any] = result.get(timeout=seconds)
     except NoResultError:
         raise NoAnswerError(
             f"no search worker answered within {seconds} s", "start one: `ingest worker search`"
         ) from None
     finally:
         result.forget()  # else its subscription outlives the interpreter, with a traceback
-    if "error" in answer:
-        kind = DatabaseUnavailableError if answer.get("outage") else IngestError
-        raise kind(answer["error"], answer["hint"])
-    return [_hit(item) for item in answer["hits"]]
-
-
-def _hit(item: dict[str, Any]) -> Hit:
-    typed = {
-        "chunk_id": UUID(item["chunk_id"]),
-        "document_id": UUID(item["document_id"]),
-        "heading_path": tuple(item["heading_path"]),
-    }
-    return Hit(**item | typed)
+    return answer
 
 
 def _on_documents(
@@ -245,7 +252,7 @@ def _on_documents(
     project: str | None,
 ) -> int:
     def run(connection: Connection) -> int:
-        scope = _known(connection, tenant, project)
+        scope = known_scope(connection, tenant, project)
         if documents is None:  # what others have in their projects is never swept along
             return change(connection, replace(scope, whole_tenant=False), None)
         return change(connection, scope, _identify(connection, scope, documents))
@@ -275,11 +282,3 @@ def _identify(
                 f"{row.source_path} is a document of several projects", "name the project, or give the id"
             )
     return [row.document_id for row in found]
-
-
-def _known(connection: Connection, tenant: str, project: str | None) -> Scope:
-    scope = submissions.find_scope(connection, tenant, project)
-    if scope is None:
-        what = f"tenant {tenant!r}" + (f" with a project {project!r}" if project else "")
-        raise IngestError(f"there is no {what}", "`ingest status` lists what there is")
-    return replace(scope, whole_tenant=project is None)

@@ -1,9 +1,8 @@
 """Celery tasks: shells that decode arguments, call one service and map its errors to a policy."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict
 from typing import Any
 from uuid import UUID
 
@@ -13,12 +12,14 @@ from kombu.exceptions import OperationalError
 from redis import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
+from worker.answers import as_json
 from worker.db.engine import describe, is_retryable
 from worker.dispatch import fill_window
-from worker.errors import IngestError, LeaseLostError
+from worker.errors import IngestError, LeaseLostError, NoAnswerError
 from worker.ingest import ingest_batch
 from worker.lifecycle import stopping
 from worker.maintenance.run import run_chore
+from worker.queries import read_query
 from worker.resources import resources
 from worker.searching import search
 from worker.types import TaskName
@@ -66,27 +67,18 @@ def ingest_batch_task(self: Task, batch_id: str) -> dict[str, Any]:
 
 
 @shared_task(name=TaskName.SEARCH_QUERY.value, ignore_result=False)
-def search_task(
-    query: str,
-    tenant: str,
-    project: str | None = None,
-    k: int = 10,
-    vector: Sequence[float] | None = None,
-) -> dict[str, Any]:
-    """Answer a search with {"hits": …} or {"error": …, "hint": …}; never a traceback."""
+def search_task(query: Mapping[str, Any]) -> dict[str, Any]:
+    """Answer a search with {"answer": …} or {"error": …, "hint": …}; never a traceback."""
     try:
-        hits = search(resources(), query, tenant=tenant, project=project, k=k, vector=vector)
+        return {"answer": as_json(search(resources(), read_query(query)))}
+    except NoAnswerError as error:
+        return {"error": error.message, "hint": error.hint, "late": True}
     except IngestError as error:
         return {"error": error.message, "hint": error.hint}
     except SQLAlchemyError as error:
         log.warning("search failed: %s", describe(error))
         said = "the database did not answer the search"
         return {"error": said, "hint": "run `ingest doctor`", "outage": True}
-    return {"hits": [asdict(hit) | _ids(hit) for hit in hits]}
-
-
-def _ids(hit: Any) -> dict[str, str]:
-    return {"chunk_id": str(hit.chunk_id), "document_id": str(hit.document_id)}
 
 
 def _chore_task(name: TaskName) -> None:

@@ -414,8 +414,9 @@ def test_files_become_searchable_and_failures_are_findings(ingest: Run, files: P
     assert {reason["error_code"] for reason in settled["reasons"]} == {"empty", "not_found"}
     assert (settled["chunks"], settled["embeddings_computed"]) == (2, 2)
     shown = ingest("search", "yellow fruit", "-k", "1").stdout.decode()
-    assert f"{files / 'bananas.txt'}  chunk 1 of 1\n       Bananas are yellow.\n" in shown
-    [hit] = answer(ingest("search", "red apples", "-k", "1", "--json"))
+    assert f"{files / 'bananas.txt'}  chunk 1 of 1  vector " in shown
+    assert "\n       Bananas are yellow.\n" in shown
+    [hit] = answer(ingest("search", "red apples", "-k", "1", "--json"))["hits"]
     assert (hit["filename"], hit["number"], hit["total"]) == ("apples.md", 1, 1)
     assert ingest("search", "x", "--project", "none").returncode == Exit.USAGE
 

@@ -29,6 +29,7 @@ from worker.db import batches, documents, duplicates, segments
 from worker.db.engine import transaction
 from worker.dispatch import dispatch
 from worker.maintenance.run import run_chore
+from worker.queries import read_query
 from worker.resources import Resources
 from worker.searching import search
 from worker.settings import Settings, load_settings
@@ -93,7 +94,8 @@ def test_what_is_loaded_is_complete_and_found(connection: Connection, resources:
         ("completed", 4, 0, None, {"year": 2000 + n}, 0, None, "chunks") for n in range(5)
     ]
     assert value(connection, "SELECT count(*) FROM batches WHERE state <> 'finished'") == 0
-    (hit,) = search(resources, "", tenant="acme", k=1, vector=vectors(4, 3)[2].tolist())
+    wanted = read_query(tenant="acme", k=1, vector=vectors(4, 3)[2].tolist())
+    (hit,) = search(resources, wanted).hits
     assert (hit.source_path, hit.number, hit.total, hit.text) == ("d3", 3, 4, "chunk 2 of 3")
     assert hit.score == pytest.approx(1)
 

@@ -12,11 +12,12 @@ from pydantic import SecretStr
 from sqlalchemy import Connection, event, text
 
 from worker import Document, submit
-from worker.db import segments
-from worker.db.engine import driver_url, single_connection_engine
+from worker.answers import read_answer
+from worker.db.engine import driver_url
 from worker.db.migrate import migrate
 from worker.errors import IngestError
-from worker.producer import _hit, delete, restore
+from worker.producer import delete, restore
+from worker.queries import read_query
 from worker.resources import Resources
 from worker.searching import search
 from worker.settings import Settings, read_settings
@@ -32,9 +33,6 @@ STARS = "Astronomers measured the light of a distant galaxy through the telescop
 BREAD = "The baker kneads dough of flour, water and yeast, and bakes bread at dawn. " * 8
 PAGE = f"# Fruit\n\n{APPLES}\n\n## Vessels\n\n{SHIPS}\n\n# Sky\n\n{STARS}\n"
 
-WIDTH = 16
-ROWS = 20_000
-
 
 @pytest.fixture(autouse=True)
 def _use_settings(settings: Settings) -> None:
@@ -46,8 +44,8 @@ Ask = Callable[..., list[Hit]]
 
 @pytest.fixture
 def ask(resources: Resources) -> Ask:
-    def run(query: str = "", *, tenant: str = "default", **options: Any) -> list[Hit]:
-        return search(resources, query, tenant=tenant, **options)
+    def run(text: str | None = None, *, mode: str = "vector", **options: Any) -> list[Hit]:
+        return list(search(resources, read_query(text=text, mode=mode, **options)).hits)
 
     return run
 
@@ -96,9 +94,10 @@ def test_hits_are_in_order_of_their_exact_distance(ask: Ask, drain: Drain, resou
     put("page.md", PAGE)
     drain()
     hits = ask("ship", k=1000)
-    distances = [hit.distance for hit in hits]
+    distances = [hit.distance for hit in hits if hit.distance is not None]
+    assert len(distances) == len(hits)
     assert distances == sorted(distances)
-    assert all(hit.score == 1 - hit.distance for hit in hits)
+    assert [hit.score for hit in hits] == [1 - distance for distance in distances]
     with resources.engine.connect() as connection:
         exact = connection.execute(
             text("SELECT chunk_id, embedding <=> CAST(:vector AS vector) AS distance FROM chunks"),
@@ -216,7 +215,7 @@ def test_nul_and_surrogates_in_a_query_do_no_harm(ask: Ask, drain: Drain) -> Non
 def test_unknown_tenant_and_project_are_named(ask: Ask, drain: Drain, name: str) -> None:
     put("a.txt", SHIPS)
     assert refusal(ask, "ship", tenant=name).startswith("there is no tenant ")
-    assert refusal(ask, "ship", project=name).startswith("there is no tenant 'default'")
+    assert refusal(ask, "ship", project=name).startswith("there is no project ")
 
 
 def test_names_are_cleaned_as_at_submission(ask: Ask, drain: Drain) -> None:
@@ -229,7 +228,7 @@ def test_names_are_cleaned_as_at_submission(ask: Ask, drain: Drain) -> None:
     ("vector", "said"),
     [
         ([1.0] * 255, "255 dimensions, the database holds 256"),
-        ([], "dimensions"),
+        ([], "vector is a list of 0"),
         ([1.0] * 255 + [math.nan], "NaN"),
         ([math.inf] * 256, "infinity"),
         ([0.0] * 256, "zero"),
@@ -250,8 +249,12 @@ def test_vector_needs_no_text(ask: Ask, drain: Drain, resources: Resources) -> N
     drain()
     matrix = resources.embedder.embed([SHIPS.strip()])
     assert matrix is not None
-    assert ask(vector=matrix[0].tolist()) == ask(SHIPS)
-    assert ask("ignored", vector=matrix[0].tolist()) == ask(SHIPS)
+    by_vector = ask(vector=matrix[0].tolist())
+    assert [(hit.chunk_id, hit.score) for hit in by_vector] == [
+        (hit.chunk_id, hit.score) for hit in ask(SHIPS)
+    ]
+    found = ask("other words", vector=matrix[0].tolist())
+    assert [hit.chunk_id for hit in found] == [hit.chunk_id for hit in ask(SHIPS)]
 
 
 # -- the task --------------------------------------------------------------------------------------
@@ -266,14 +269,15 @@ def told(**arguments: Any) -> Any:
 def test_answer_of_the_task_is_json_and_the_same_hits(ask: Ask, drain: Drain) -> None:
     put("page.md", PAGE, tenant="t", project="p")
     drain()
-    answer = told(query="ship", tenant="t", project="p", k=3)
-    assert [_hit(item) for item in answer["hits"]] == ask("ship", tenant="t", project="p", k=3)
-    assert isinstance(UUID(answer["hits"][0]["chunk_id"]), UUID)
+    given = {"text": "ship", "mode": "vector", "tenant": "t", "project": "p", "k": 3}
+    answer = read_answer(told(query=given)["answer"])
+    assert list(answer.hits) == ask("ship", tenant="t", project="p", k=3)
+    assert isinstance(answer.hits[0].chunk_id, UUID)
 
 
 def test_task_answers_a_mistake_with_a_message_and_what_to_do() -> None:
-    assert told(query="", tenant="default")["error"] == "the query is empty"
-    assert told(query="x", tenant="nobody") == {
+    assert told(query={"text": ""})["error"] == "the query is empty"
+    assert told(query={"text": "x", "tenant": "nobody"}) == {
         "error": "there is no tenant 'nobody'",
         "hint": "`ingest status` lists what there is",
     }
@@ -282,7 +286,7 @@ def test_task_answers_a_mistake_with_a_message_and_what_to_do() -> None:
 def test_task_answers_trouble_of_the_database_without_its_words(connection: Connection) -> None:
     connection.execute(text("ALTER TABLE segments RENAME TO elsewhere"))
     put("a.txt", SHIPS)
-    answer = told(query="ship", tenant="default")
+    answer = told(query={"text": "ship"})
     said = "the database did not answer the search"
     assert answer == {"error": said, "hint": "run `ingest doctor`", "outage": True}
 
@@ -313,7 +317,7 @@ def meanwhile(resources: Resources, after: str, change: Callable[[], object]) ->
         "UPDATE segments SET state = 'emptied' WHERE state = 'open'",
     ],
 )
-@pytest.mark.parametrize("after", ["FROM segments", "ORDER BY (embedding"])
+@pytest.mark.parametrize("after", ["FROM segments", "AS distance"])
 def test_search_sees_one_moment(
     ask: Ask, drain: Drain, resources: Resources, connection: Connection, change: str, after: str
 ) -> None:
@@ -394,112 +398,3 @@ class TestWithoutModel:
         assert "EMBEDDING_PROVIDER is none" in refusal(ask, "ship")
         hits = ask(vector=unit, k=10)
         assert [(hit.text, hit.score, hit.number, hit.total) for hit in hits] == [("with", 1.0, 1, 2)]
-
-
-FILL = f"""
-    INSERT INTO tenants (name) VALUES ('most'), ('some'), ('far');
-    INSERT INTO documents (tenant_id, filename, source_path, source_key, file_type, status, requested_version,
-                           claimed_version, content_hash, fingerprint, total_chunks, settled_at)
-    SELECT tenant_id, name, name, sha256(name::bytea), 'text', 'completed', 1, 1, sha256('c'), sha256('f'), 1,
-           now()
-    FROM tenants;
-    INSERT INTO chunks_s000001
-        (document_id, tenant_id, chunk_index, char_length, text, content_hash, embedding)
-    SELECT d.document_id, d.tenant_id, n, 1, n::text, sha256(n::text::bytea), (
-        SELECT array_agg(CASE WHEN i > 1 THEN sin(n * i * i) WHEN d.filename = 'far' THEN -9 ELSE 9 END)
-        FROM generate_series(1, {WIDTH}) i)::vector
-    FROM generate_series(1, {ROWS}) n
-    JOIN documents d ON d.filename = CASE n % 100 WHEN 0 THEN 'far' WHEN 1 THEN 'some' ELSE 'most' END;
-    CREATE INDEX ON chunks_s000001 USING hnsw (embedding vector_cosine_ops);
-    ANALYZE"""
-
-
-@pytest.fixture(scope="module")
-def large_template(new_database: Callable[[str | None], str], template_of: Callable[..., str]) -> str:
-    """20,000 rows under an HNSW index: tenants of 98, 1 and 1 %, the last one far from every query."""
-    url = SecretStr(new_database(template_of(embedding_provider="none", embedding_dimension=WIDTH)))
-    with single_connection_engine(url).begin() as connection:
-        assert segments.lock_open(connection) == (1, "chunks_s000001")
-        connection.execute(text(FILL))
-    return driver_url(url).database or ""
-
-
-class TestLargeLeaf:
-    @pytest.fixture
-    def environment(self, new_database: Callable[[str | None], str], large_template: str) -> Environment:
-        return {
-            "EMBEDDING_PROVIDER": "none",
-            "EMBEDDING_DIMENSION": str(WIDTH),
-            "DATABASE_URL": new_database(large_template),
-        }
-
-    QUERY: Sequence[float] = [1.0] + [0.1] * (WIDTH - 1)
-
-    def exact(self, connection: Connection, tenant: str, k: int) -> list[UUID]:
-        found = connection.execute(
-            text("""SELECT chunk_id FROM chunks c JOIN tenants t USING (tenant_id) WHERE t.name = :tenant
-                    ORDER BY (embedding <=> CAST(:query AS vector)) + 0 LIMIT :k"""),
-            {"tenant": tenant, "query": str(self.QUERY), "k": k},
-        )
-        return list(found.scalars())
-
-    def plans(self, resources: Resources, run: Callable[[], object]) -> list[str]:
-        """EXPLAIN every ranking statement of a search, as it is sent, under the settings it is sent with."""
-        found: list[str] = []
-
-        def look(opened: Connection, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
-            if "ORDER BY (embedding" in statement and not statement.startswith("EXPLAIN"):
-                lines = opened.exec_driver_sql(f"EXPLAIN {statement}", parameters).scalars()
-                found.append("\n".join(lines))
-
-        event.listen(resources.search_engine, "before_cursor_execute", look)
-        run()
-        event.remove(resources.search_engine, "before_cursor_execute", look)
-        return found
-
-    def test_tenant_of_most_rows_is_answered_by_the_index(
-        self, ask: Ask, resources: Resources, connection: Connection
-    ) -> None:
-        hits: list[Hit] = []
-        [plan] = self.plans(resources, lambda: hits.extend(ask(tenant="most", vector=self.QUERY)))
-        assert "embedding_idx" in plan
-        assert "Sort" not in plan
-        best = self.exact(connection, "most", 10)
-        assert len(hits) == 10
-        assert len(set(best) & {hit.chunk_id for hit in hits}) >= 8
-
-    @pytest.mark.parametrize("tenant", ["some", "far"])
-    @pytest.mark.parametrize("k", [10, 100, 200])
-    def test_filter_that_keeps_one_in_a_hundred_gives_k_rows(
-        self, ask: Ask, connection: Connection, tenant: str, k: int
-    ) -> None:
-        hits = ask(tenant=tenant, vector=self.QUERY, k=k)
-        assert [hit.chunk_id for hit in hits] == self.exact(connection, tenant, k)
-        assert {hit.source_path for hit in hits} == {tenant}
-
-    def test_so_it_does_by_iterative_scan_where_only_the_index_can_answer(
-        self, ask: Ask, resources: Resources, connection: Connection
-    ) -> None:
-        connection.execute(text("DROP INDEX chunks_content_hash_idx"))
-        hits: list[Hit] = []
-        [plan] = self.plans(resources, lambda: hits.extend(ask(tenant="some", vector=self.QUERY)))
-        assert "embedding_idx" in plan
-        assert len(hits) == 10
-        assert {hit.source_path for hit in hits} == {"some"}
-
-    def test_what_the_index_gives_up_on_is_answered_exactly(
-        self, ask: Ask, resources: Resources, connection: Connection
-    ) -> None:
-        # as in a leaf that is many times larger than what an iterative scan looks at
-        name = driver_url(resources.settings.database_url).database
-        connection.execute(text("DROP INDEX chunks_content_hash_idx"))
-        connection.execute(text(f"ALTER DATABASE {name} SET hnsw.max_scan_tuples = 500"))
-        resources.close()
-        hits: list[Hit] = []
-        first, second = self.plans(resources, lambda: hits.extend(ask(tenant="far", vector=self.QUERY)))
-        assert "embedding_idx" in first
-        assert "embedding_idx" not in second
-        assert [hit.chunk_id for hit in hits] == self.exact(connection, "far", 10)
-
-    def test_tenant_with_fewer_rows_than_asked_for_gives_them_all(self, ask: Ask) -> None:
-        assert len(ask(tenant="some", vector=self.QUERY, k=1000)) == ROWS // 100

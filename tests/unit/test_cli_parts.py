@@ -12,7 +12,6 @@ from worker.cli.corpus import first_words, queries_of
 from worker.cli.inputs import parse_metadata
 from worker.cli.output import age, columns, count, emit, printable
 from worker.cli.processes import Kind, flower_environment, require_auth, worker_options
-from worker.cli.search import snippet
 from worker.cli.startup import OneLine
 from worker.cli.vitals import judge
 from worker.db.overview import Health, Segments
@@ -75,12 +74,6 @@ def test_json_is_one_document_of_ascii(capsys: pytest.CaptureFixture[str]) -> No
     written = capsys.readouterr().out
     assert written.isascii()
     assert json.loads(written) == {"path": "a", "name": "ü\udcff"}
-
-
-def test_snippet_is_one_line_of_bounded_length() -> None:
-    assert snippet("a\n\n  b\tc") == "a b c"
-    assert len(snippet("word " * 200)) <= 240
-    assert snippet("word " * 200).endswith("…")
 
 
 @pytest.mark.parametrize(
@@ -176,6 +169,7 @@ def health(**changed: Any) -> Health:
     sound: dict[str, Any] = {
         "dimension": 256,
         "column_type": "vector",
+        "metric": "cosine",
         "alive": ALIVE,
         "runs": [Run("dispatch"), Run("indexes", invalid=[], missing=[])],
         "oldest_waiting_seconds": None,
@@ -219,6 +213,7 @@ def test_sound_system_has_no_findings() -> None:
     ("changed", "name", "state"),
     [
         ({"dimension": 1536}, "embedding space", "failed"),
+        ({"metric": "l2"}, "embedding space", "failed"),
         ({"alive": {}}, "search worker", "failed"),
         ({"alive": {}}, "beat", "failed"),
         ({"runs": []}, "beat", "warning"),

@@ -14,6 +14,7 @@ from sqlalchemy import Connection, text
 
 from worker.broker import SAFE_EVICTION
 from worker.db import operations
+from worker.db.grants import Role
 from worker.db.schema import ADVISED_PGVECTOR
 from worker.resources import Resources
 
@@ -21,7 +22,11 @@ ROOT = Path(__file__).parents[2]
 FILE = ROOT / "docker-compose.yml"
 SERVICES: dict[str, dict[str, Any]] = yaml.safe_load(FILE.read_text())["services"]
 PROCESSES: dict[str, str] = dict(parse_procfile((ROOT / "Procfile").read_text()).processes)
-LONG_RUNNING = sorted(SERVICES.keys() - {"migrate"})
+ONCE = {"migrate", "roles"}
+LONG_RUNNING = sorted(SERVICES.keys() - ONCE)
+
+
+PASSWORDS = {"POSTGRES_PASSWORD", *(f"{role.name}_ROLE_PASSWORD" for role in Role)}
 
 
 def command(service: str) -> str:
@@ -42,8 +47,9 @@ def test_the_file_follows_the_compose_specification() -> None:
 
 def test_it_runs_the_processes_of_the_procfile() -> None:
     assert {name: command(name) for name in PROCESSES} == PROCESSES
-    assert SERVICES.keys() == PROCESSES.keys() | {"postgres", "redis", "migrate"}
+    assert SERVICES.keys() == PROCESSES.keys() | {"postgres", "redis"} | ONCE
     assert command("migrate") == "ingest migrate"
+    assert command("roles") == "ingest roles --no-passwords"
 
 
 @pytest.mark.parametrize("name", LONG_RUNNING)
@@ -83,10 +89,10 @@ def test_workers_and_beat_have_that_health_check() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(PROCESSES))
-def test_a_process_starts_on_a_migrated_database_and_has_time_to_stop(name: str) -> None:
+def test_a_process_starts_when_its_role_is_there_and_has_time_to_stop(name: str) -> None:
     service = SERVICES[name]
     assert service["depends_on"] == {
-        "migrate": {"condition": "service_completed_successfully"},
+        "roles": {"condition": "service_completed_successfully"},
         "redis": {"condition": "service_healthy"},
     }
     assert service["stop_grace_period"] == "60s"
@@ -97,6 +103,26 @@ def test_the_migration_runs_once_on_a_database_that_answers() -> None:
     assert SERVICES["migrate"]["restart"] == "no"
     assert SERVICES["migrate"]["depends_on"] == {"postgres": {"condition": "service_healthy"}}
     assert SERVICES["postgres"]["healthcheck"]["test"][1] == "pg_isready"
+
+
+def test_the_roles_are_made_once_in_a_migrated_database() -> None:
+    assert SERVICES["roles"]["restart"] == "no"
+    assert SERVICES["roles"]["depends_on"] == {"migrate": {"condition": "service_completed_successfully"}}
+
+
+@pytest.mark.parametrize("name", sorted(PROCESSES.keys() | ONCE))
+def test_a_process_connects_as_its_own_role_and_is_given_no_other_password(name: str) -> None:
+    environment = SERVICES[name]["environment"]
+    who = {"search": "ingest_search", "maintenance": "ingest_maintenance"} | dict.fromkeys(ONCE, "ingest")
+    assert environment["DATABASE_URL"].startswith(f"postgresql://{who.get(name, 'ingest_ingest')}:${{")
+    if name in PROCESSES:
+        passwords = {key: value for key, value in environment.items() if key.endswith("_PASSWORD")}
+        assert passwords == dict.fromkeys(PASSWORDS, "")
+        assert "POSTGRES_PASSWORD" not in "".join(map(str, environment.values()))
+    if name == "search":
+        assert environment["SEARCH_DATABASE_URL"] == environment["DATABASE_URL"]
+    if name == "maintenance":
+        assert environment["MAINTENANCE_DATABASE_URL"] == environment["DATABASE_URL"]
 
 
 def test_every_published_port_is_this_machine_s_own() -> None:
@@ -110,7 +136,8 @@ def test_every_published_port_is_this_machine_s_own() -> None:
 def test_every_secret_comes_from_the_environment_and_is_required() -> None:
     text = FILE.read_text()
     required = set(re.findall(r"\$\{(\w+):\?[^}]+\}", text))
-    assert required == {"POSTGRES_PASSWORD", "REDIS_PASSWORD", "FLOWER_BASIC_AUTH"}
+    by_role = {f"{role}_ROLE_PASSWORD" for role in ("INGEST", "SEARCH", "MAINTENANCE")}
+    assert required == {"POSTGRES_PASSWORD", "REDIS_PASSWORD", "FLOWER_BASIC_AUTH"} | by_role
     # a name that is required in one place has no default in another
     assert all(re.search(rf"\${{?{name}(?!\w|:\?)", text) is None for name in required)
     environments = [service.get("environment", {}) for service in SERVICES.values()]
@@ -121,7 +148,7 @@ def test_every_secret_comes_from_the_environment_and_is_required() -> None:
         if re.search("PASSWORD|AUTH|SECRET|TOKEN|KEY", name)
     ]
     assert values
-    assert all(re.fullmatch(r"\$\{\w+:\?[^}]+\}", value) for value in values)
+    assert all(re.fullmatch(r"(\$\{\w+(:\?[^}]+|:-)\})?", value) for value in values)
     literal = [url for url in re.findall(r"\w+://[^\s@]*:([^\s@]*)@", text) if not url.startswith("${")]
     assert literal == []
 

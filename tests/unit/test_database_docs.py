@@ -4,8 +4,9 @@ import re
 from pathlib import Path
 
 import pytest
+from sqlalchemy import PrimaryKeyConstraint
 
-from worker.db import segments
+from worker.db import policies, segments
 from worker.db.documents import TRANSITIONS
 from worker.db.models import BATCH_STATES, SEGMENT_STATES, schema
 from worker.types import EmbeddingType
@@ -36,10 +37,19 @@ def test_every_column_is_explained(name: str) -> None:
 def test_every_index_and_constraint_is_explained(name: str) -> None:
     table = TABLES[name]
     expected = {str(index.name) for index in table.indexes}
-    expected |= {str(constraint.name) for constraint in table.constraints}
+    no_key = PrimaryKeyConstraint  # which every table has an empty one of
+    expected |= {str(rule.name) for rule in table.constraints if rule.name or not isinstance(rule, no_key)}
     documented = rows(SECTIONS[name], "Index or constraint")
     assert set(documented) == expected
     assert len(documented) == len(expected)
+
+
+def test_the_tables_and_functions_of_row_level_security_are_named() -> None:
+    section = TEXT.partition("\n## Tenants\n")[2].partition("\n## ")[0]
+    assert policies.MINE in section
+    listed = " ".join(section.partition("Row-level security")[0].split())
+    assert re.findall(r"`(\w+)`", listed) == list(policies.TENANT_TABLES)
+    assert re.findall(r"^\| `(.+?)` \|", section, re.MULTILINE) == list(policies.FUNCTIONS)
 
 
 def drawing(heading: str) -> set[tuple[str, str]]:

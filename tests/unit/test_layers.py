@@ -1,6 +1,7 @@
 """The layers of worker/, read from its imports: they point down only, and I/O stays in its place."""
 
 import ast
+import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -13,17 +14,20 @@ FILES = sorted((ROOT / "worker").rglob("*.py"))
 
 # From the top down. The first part of a module's name below `worker` tells its layer; "" is worker itself.
 LAYERS = [
-    ("entry", "app tasks lifecycle transport producer submitting loading load_slice document cli stack"),
+    (
+        "entry",
+        "app tasks lifecycle transport producer submitting rating loading load_slice document cli stack",
+    ),
     (
         "services",
         (
-            "ingest encoding writing dispatch searching lease patience buffer sources resources broker"
-            " maintenance"
+            "ingest encoding writing dispatch searching lease patience buffer termstore sources resources"
+            " broker maintenance"
         ),
     ),
     ("adapters", "db embedding embedded"),
-    ("pure", "steps"),
-    ("ground", "types errors urls envfile settings"),
+    ("pure", "steps queries answers"),
+    ("ground", "types errors urls envfile settings filtering"),
 ]
 LAYER_OF = {part: depth for depth, (_, parts) in enumerate(LAYERS) for part in parts.split()} | {"": 0}
 
@@ -36,7 +40,7 @@ PURE = {
     "bisect", "codecs", "collections", "dataclasses", "enum", "functools", "hashlib", "html", "itertools",
     "json", "logging", "math", "operator", "re", "string", "struct", "types", "typing", "unicodedata",
     "uuid", "zlib",
-    "charset_normalizer", "numpy", "pathlib",
+    "Stemmer", "charset_normalizer", "numpy", "pathlib",
 }  # fmt: skip
 
 # sqlalchemy outside db/: (names, why).
@@ -50,7 +54,11 @@ SQLALCHEMY = {
     "worker.lifecycle": (ERRORS, "a heartbeat that fails must not end the worker"),
     "worker.load_slice": (ERRORS | {"Connection"}, "one write, then each document alone"),
     "worker.producer": ({"Connection"}, "type of what it hands to db/"),
+    "worker.rating": ({"Connection"}, "type of what it hands to db/"),
     "worker.resources": (ERRORS | {"Connection", "Engine"}, "owns the engines; retries what passes"),
+    "worker.searching.snapshot": ({"Connection"}, "type of what it hands to db/"),
+    "worker.searching.stages": (ERRORS | {"Connection"}, "a late stage is dropped"),
+    "worker.searching.evaluation": ({"Connection"}, "type of what it hands to db/"),
     "worker.submitting": ({"Connection"}, "type of what it hands to db/"),
     "worker.tasks": (ERRORS, "maps errors to Celery's retry"),
     "worker.writing": (ERRORS | {"Connection"}, "one write, then each document alone"),
@@ -145,6 +153,15 @@ def test_every_module_has_a_layer() -> None:
     assert {part_of(module) for module in MODULES} == set(LAYER_OF)
 
 
+def test_the_page_has_every_module_in_its_layer() -> None:
+    page = (ROOT / "docs/architecture.md").read_text()
+    for depth, name in enumerate(("entry", "services", "adapters", "steps", "ground")):
+        row = re.search(rf"^\| {name} \| (.+?) \|", page, re.MULTILINE)
+        assert row is not None
+        parts = set(re.findall(r"`worker/(\w+)", row[1]))
+        assert parts == {part for part, layer in LAYER_OF.items() if layer == depth and part}, name
+
+
 def test_imports_point_down_only() -> None:
     upward = {
         (module, found.module)
@@ -218,6 +235,7 @@ def test_sqlalchemy_stays_in_db() -> None:
         ("pydantic_settings", {"settings"}),
         ("dotenv", {"envfile"}),
         ("wordllama", {"embedding"}),
+        ("Stemmer", {"steps"}),
         ("typer", {"cli"}),
         ("rich", {"cli"}),
         ("subprocess", {"cli", "embedded", "stack"}),

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs/operations/README.md").read_text()
 ENDS = {"skipped": SkipDocument, "failed": DocumentError, "tried again": TransientError}
 # refused at submission: the receipt names them, no row does
-AT_SUBMISSION = {"no_source_path", "bad_metadata"}
+AT_SUBMISSION = {"no_source_path", "bad_metadata", "bad_language"}
 # written by rescue, in SQL: its worker is gone and can raise nothing
 BY_RESCUE = {"worker_lost"}
 

@@ -370,7 +370,10 @@ def test_direct_url_is_the_nearest_that_is_set() -> None:
     direct, upkeep = SecretStr("postgresql://direct/d"), SecretStr("postgresql://upkeep/d")
     assert read_settings().direct_url.get_secret_value() == DATABASE
     assert read_settings(maintenance_database_url=upkeep).direct_url == upkeep
-    assert read_settings(maintenance_database_url=upkeep, direct_database_url=direct).direct_url == direct
+    both = read_settings(maintenance_database_url=upkeep, direct_database_url=direct)
+    assert (both.direct_url, both.maintenance_url) == (direct, upkeep)
+    assert read_settings().maintenance_url.get_secret_value() == DATABASE
+    assert read_settings(direct_database_url=direct).maintenance_url == direct
 
 
 def test_url_is_named_by_its_setting() -> None:

@@ -57,7 +57,7 @@ def test_submitted_documents_become_searchable(start: StartWorker, tmp_path: Pat
     receipt = submit([Document.path(file), *texts(100)], tenant="t", project="p")
     outcome = wait(receipt.document_ids, timeout_seconds=60)
     assert (outcome.completed, outcome.chunks, outcome.embedded) == (101, 101, 101)
-    hit = search("who counts the ships at night?", tenant="t", project="p", k=3)[0]
+    hit = search("who counts the ships at night?", tenant="t", project="p", k=3).hits[0]
     assert (hit.source_path, hit.number, hit.total, hit.heading_path) == (str(file), 1, 1, ("Harbour",))
     assert hit.text == file.read_text()[hit.start : hit.end]
 

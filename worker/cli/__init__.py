@@ -16,7 +16,7 @@ from worker.errors import (
     DocumentError,
     Exit,
     IngestError,
-    InterruptedLoad,
+    Interrupted,
     SchemaError,
 )
 
@@ -154,7 +154,7 @@ def _ended(code: object) -> int:
 def _failed(error: IngestError | str, code: Exit = Exit.USAGE) -> int:
     from worker.cli.output import note
 
-    note(str(error) if isinstance(error, InterruptedLoad) else f"error: {error}")
+    note(str(error) if isinstance(error, Interrupted) else f"error: {error}")
     return error.exit_code if isinstance(error, IngestError) else code
 
 

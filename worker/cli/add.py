@@ -23,6 +23,9 @@ def add(
     interactive: Annotated[bool, typer.Option("--interactive", help="Before all bulk work.")] = False,
     meta: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="Metadata; repeatable.")] = None,
     metadata: Annotated[str | None, typer.Option(metavar="JSON", help="Metadata, as an object.")] = None,
+    language: Annotated[
+        str | None, typer.Option(help="Of the words, for searches: german, none, … else the project's.")
+    ] = None,
     name: Annotated[str, typer.Option(help="What standard input is called.")] = "stdin",
     hidden: Annotated[bool, typer.Option("--hidden", help="Include names with a leading dot.")] = False,
     checksum: Annotated[
@@ -42,6 +45,7 @@ def add(
     from worker.cli.addition import Addition
     from worker.cli.inputs import gather, parse_metadata
     from worker.settings import load_settings
+    from worker.steps.languages import known_language
 
     if timeout is not None and not timeout >= 0:  # nan is no number of seconds either
         raise IngestError(f"--timeout {timeout} is not a number of seconds", "for example --timeout 60")
@@ -51,6 +55,7 @@ def add(
         metadata=parse_metadata(meta or [], metadata),
         hidden=hidden,
         stdin_name=name,
+        language=None if language is None else known_language(language),
     )
     addition = Addition(gathered, tenant, project)
     addition.submit(interactive=interactive, checksum=checksum)

@@ -2,9 +2,28 @@
 
 import typer
 
-from worker.cli import add, change, demo, doctor, load, maintain, migrate, processes, search, status, up
+from worker.cli import (
+    add,
+    change,
+    demo,
+    doctor,
+    evaluate,
+    load,
+    maintain,
+    migrate,
+    processes,
+    project,
+    rate,
+    roles,
+    search,
+    status,
+    up,
+)
 
-_FAMILIES = (add, load, status, search, change, migrate, doctor, maintain, processes, up, demo)
+_FAMILIES = (
+    add, load, status, search, evaluate, rate, change, project, migrate, roles, doctor, maintain, processes,
+    up, demo,
+)  # fmt: skip
 
 
 def application() -> typer.Typer:

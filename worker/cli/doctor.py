@@ -52,12 +52,13 @@ def examine() -> "list[Finding]":
 
 
 def _examine_servers(settings: "Settings") -> "list[Finding]":
-    from worker.cli import checks, vitals
+    from worker.cli import access, checks, vitals
 
     server, found = checks.check_database(settings)
     found += checks.check_other_databases(settings)
     migrated = server is not None and checks.check_revision(server).state == "ok"
     try:
+        found += access.check_roles(settings, migrated=migrated)
         found += vitals.check_vitals(settings, migrated=migrated)
     except IngestError as error:  # the database went away between two questions
         found.append(checks.Finding("tables", checks.State.FAILED, error.message, error.hint))

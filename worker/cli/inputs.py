@@ -34,31 +34,40 @@ class Inputs:
         """Add documents; one named twice is submitted once."""
         self.documents.update((document.source_path, document) for document in documents)
 
-    def take_folder(self, folder: str, walked: Walk, metadata: Mapping[str, Any]) -> None:
+    def take_folder(
+        self, folder: str, walked: Walk, metadata: Mapping[str, Any], language: str | None
+    ) -> None:
         """Add what a walk found."""
         self.folders.append(folder)
         self.unreadable += walked.unreadable
         self.special += walked.special
         self.linked_folders += walked.linked_folders
-        self.take(*(_found(file, metadata) for file in walked.files))
+        self.take(*(_found(file, metadata, language) for file in walked.files))
 
 
 def gather(
-    names: Sequence[str], settings: Settings, *, metadata: Mapping[str, Any], hidden: bool, stdin_name: str
+    names: Sequence[str],
+    settings: Settings,
+    *,
+    metadata: Mapping[str, Any],
+    hidden: bool,
+    stdin_name: str,
+    language: str | None = None,
 ) -> Inputs:
     """Turn the arguments of `add` into documents. Raises SourceError for the first that cannot be one."""
+    more: dict[str, Any] = {"metadata": metadata, "language": language}
     paths = [(name, _checked(name, settings)) for name in dict.fromkeys(names)]
     inputs = Inputs()
     for name, path in paths:
         if name == STDIN:
             content = _read_stdin(settings.max_document_bytes)
-            inputs.take(Document.text(content, source_path=stdin_name, metadata=metadata))
+            inputs.take(Document.text(content, source_path=stdin_name, **more))
         elif path is None:
-            inputs.take(Document.uri(name, metadata=metadata))
+            inputs.take(Document.uri(name, **more))
         elif path.is_dir():
-            inputs.take_folder(str(path), walk(str(path), hidden=hidden), metadata)
+            inputs.take_folder(str(path), walk(str(path), hidden=hidden), **more)
         else:
-            inputs.take(Document.path(path, metadata=metadata))
+            inputs.take(Document.path(path, **more))
     return inputs
 
 
@@ -128,8 +137,9 @@ def open_stdin() -> BinaryIO:
     return sys.stdin.buffer
 
 
-def _found(file: Found, metadata: Mapping[str, Any]) -> Document:
-    return Document.found(Path(file.path), file.size, file.modified_ns, metadata=metadata)
+def _found(file: Found, metadata: Mapping[str, Any], language: str | None) -> Document:
+    path = Path(file.path)
+    return Document.found(path, file.size, file.modified_ns, metadata=metadata, language=language)
 
 
 def parse_metadata(pairs: Sequence[str], document: str | None) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from worker.cli.output import AsJson, Project, Tenant, count, emit, note, printable, say
-from worker.errors import Exit, InterruptedLoad
+from worker.errors import Exit, Interrupted
 from worker.types import MOST_REASONS
 
 if TYPE_CHECKING:
@@ -44,9 +44,7 @@ def load(
         for name in files:
             run.load(name)
     except KeyboardInterrupt:
-        raise InterruptedLoad(
-            f"interrupted: {run.said()} so far; the same command goes on from there"
-        ) from None
+        raise Interrupted(f"interrupted: {run.said()} so far; the same command goes on from there") from None
     run.report(as_json=as_json)
     raise typer.Exit(Exit.FINDINGS if run.findings else Exit.OK)
 

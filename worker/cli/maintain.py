@@ -24,12 +24,15 @@ def maintain(
     as_json: AsJson = False,
 ) -> None:
     """Run a maintenance chore now, here, under the lock it has everywhere."""
+    from worker.cli.startup import as_role
     from worker.maintenance.run import CHORES, run_chore
     from worker.resources import resources
+    from worker.settings import load_settings
 
     if name not in CHORES:
         raise IngestError(f"there is no chore {name!r}", f"one of {', '.join(CHORES)}")
-    _require_servers(name, resources().settings)
+    _require_servers(name, load_settings())
+    as_role(load_settings().maintenance_database_url)
     did = run_chore(resources(), name)
     if as_json:
         emit(did)
@@ -49,7 +52,7 @@ def _require_servers(name: str, settings: "Settings") -> None:
     from worker.broker import require_broker
     from worker.db.engine import reach
 
-    reach(settings.direct_url, lambda _: None, settings.setting_of(settings.direct_url))
+    reach(settings.maintenance_url, lambda _: None, settings.setting_of(settings.maintenance_url))
     if name == "dispatch":
         require_broker(settings)
 

@@ -13,6 +13,8 @@ from worker.errors import SettingsError, StackError
 from worker.types import Queue
 
 if TYPE_CHECKING:  # imports cost, and --help must not
+    from pydantic import SecretStr
+
     from worker.settings import Settings
 
 
@@ -40,9 +42,10 @@ def register(app: typer.Typer) -> None:
 
 def worker(kind: Annotated[Kind, typer.Argument(help="Which work it takes.")]) -> None:
     """Run a worker in the foreground. SIGTERM and Ctrl-C stop it; what it has not begun goes back."""
-    from worker.cli.startup import prepare
+    from worker.cli.startup import as_role, prepare
 
     settings = prepare()
+    settings = as_role(own_database(kind, settings))
     from celery.worker import state
 
     from worker.app import app
@@ -53,6 +56,15 @@ def worker(kind: Annotated[Kind, typer.Argument(help="Which work it takes.")]) -
     process.start()
     if process.exitcode and state.should_stop is None:  # Celery gives Ctrl-C, too, the code of a failure
         raise StackError("the worker could not go on", "its log says why; start it again")
+
+
+def own_database(kind: Kind, settings: "Settings") -> "SecretStr | None":
+    """Give the URL of the role that a worker of this kind has to itself, where it is set."""
+    return {
+        Kind.INGEST: None,
+        Kind.SEARCH: settings.search_database_url,
+        Kind.MAINTENANCE: settings.maintenance_database_url,
+    }[kind]
 
 
 def _install_signals(celerys: Callable[[Any], None], process: Any) -> None:

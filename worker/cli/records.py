@@ -97,6 +97,7 @@ class _Document(BaseModel):
     source_path: str
     chunks: list[_Chunk]
     metadata: dict[str, Any] = {}
+    language: str | None = None
 
 
 class JsonLines:
@@ -155,6 +156,7 @@ def _given(document: _Document) -> GivenDocument:
             for chunk in document.chunks
         ],
         document.metadata,
+        document.language,
     )
 
 

@@ -1,16 +1,12 @@
-"""`ingest search`: ask the search worker, show the nearest chunks."""
+"""`ingest search`: ask the search worker, show the chunks found."""
 
-from collections.abc import Sequence
-from dataclasses import asdict
-from typing import Annotated
+import json
+from typing import Annotated, Any
 
 import typer
 
-from worker.cli.output import AsJson, Project, Tenant, emit, printable, say
-from worker.types import Hit
-
-_SNIPPET = 240
-_INDENT = " " * 7
+from worker.cli.output import AsJson, Tenant, emit
+from worker.errors import IngestError
 
 
 def register(app: typer.Typer) -> None:
@@ -19,55 +15,83 @@ def register(app: typer.Typer) -> None:
 
 
 def search(
-    query: Annotated[str, typer.Argument(help="What to look for, in plain words.")],
+    query: Annotated[
+        str, typer.Argument(help='What to look for; "quoted words" stand in the text like that.')
+    ] = "",
     tenant: Tenant = "default",
-    project: Project = None,
-    results: Annotated[int, typer.Option("-k", "--results", min=1, max=1000, help="At most.")] = 10,
+    project: Annotated[list[str] | None, typer.Option(help="Only these projects; repeatable.")] = None,
+    results: Annotated[int, typer.Option("-k", "--results", help="At most so many, up to 1000.")] = 10,
+    mode: Annotated[str | None, typer.Option(help="hybrid, vector or keyword.")] = None,
     *,
+    path: Annotated[
+        list[str] | None, typer.Option(metavar="GLOB", help="Only source paths like this; repeatable.")
+    ] = None,
+    filters: Annotated[
+        str | None, typer.Option("--filter", metavar="JSON", help="Conditions, as docs/search.md has them.")
+    ] = None,
+    like: Annotated[
+        list[str] | None, typer.Option(metavar="ID", help="Near to this chunk or document; repeatable.")
+    ] = None,
+    metric: Annotated[str | None, typer.Option(help="cosine, l2 or inner_product.")] = None,
+    fusion: Annotated[str | None, typer.Option(help="How a hybrid search fuses: minmax or rrf.")] = None,
+    weights: Annotated[
+        str | None, typer.Option(metavar="JSON", help='Of a hybrid search: {"vector": 1, "keyword": 2}.')
+    ] = None,
+    language: Annotated[str | None, typer.Option(help="Of the words, for their endings.")] = None,
+    by_document: Annotated[
+        bool, typer.Option("--by-document", help="The best chunk of each document.")
+    ] = False,
+    neighbours: Annotated[int, typer.Option(help="Show so many chunks before and after each.")] = 0,
+    explain: Annotated[bool, typer.Option("--explain", help="Show how it was answered.")] = False,
+    record: Annotated[bool, typer.Option("--record", help="Keep it in evaluation_runs.")] = False,
+    user: Annotated[str | None, typer.Option(help="Who asks, for the record.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show the chunks nearest to a question, nearest first."""
-    hits = ask(query, tenant=tenant, project=project, results=results)
-    if as_json:
-        emit([asdict(hit) for hit in hits])
-    elif hits:
-        show(query, hits)
-    else:
-        say("nothing found: no chunk of this tenant and project is searchable")
-
-
-def ask(query: str, *, tenant: str, project: str | None, results: int) -> list[Hit]:
-    """Search; a broker that is away is told from a worker that is. Raises IngestError."""
+    """Show the chunks that answer a question best: by what they mean, by their words, or by both."""
     from worker import producer
-    from worker.broker import require_broker
-    from worker.settings import load_settings
 
-    require_broker(load_settings())
-    return producer.search(query, tenant=tenant, project=project, k=results)
+    answer = producer.search(
+        text=None if like and not query else query,
+        tenant=tenant,
+        project=project or None,
+        k=results,
+        mode=mode,
+        filter=_filter(path, filters),
+        like=like or None,
+        metric=metric,
+        fusion=fusion,
+        weights=_object("--weights", weights),
+        language=language,
+        group_by_document=by_document,
+        neighbours=neighbours,
+        explain=explain,
+        record=record,
+        user=user,
+    )
+    if as_json:
+        from worker.answers import as_json as written
+
+        emit(written(answer))
+    else:
+        from worker.cli.answer import show
+
+        show(answer)
 
 
-def show(query: str, hits: Sequence[Hit]) -> None:
-    """Write results for people: score, where it stands, what it says."""
-    from rich.console import Console
-    from rich.text import Text
-
-    console = Console(highlight=False)
-    words = [word for word in query.split() if len(word) > 2]  # noqa: PLR2004 -- "a", "in", "of"
-    for hit in hits:
-        place = f"chunk {hit.number} of {hit.total}"
-        head = Text.assemble(
-            (f"{hit.score:.3f}", "bold"), "  ", (printable(hit.source_path), "cyan"), f"  {place}"
-        )
-        console.print(head, soft_wrap=True)
-        if hit.heading_path:
-            heading = " > ".join(map(printable, hit.heading_path))
-            console.print(Text(_INDENT + heading, "dim"), soft_wrap=True)
-        body = Text(_INDENT + snippet(hit.text))
-        body.highlight_words(words, "bold yellow", case_sensitive=False)
-        console.print(body, soft_wrap=True)
+def _filter(paths: list[str] | None, given: str | None) -> dict[str, Any] | None:
+    found = _object("--filter", given) or {}
+    if paths and "source_path" in found:
+        raise IngestError("source paths are given twice", "give --path, or source_path in --filter")
+    return found | ({"source_path": paths} if paths else {}) or None
 
 
-def snippet(text: str) -> str:
-    """Give the beginning of a chunk as one line."""
-    folded = printable(" ".join(text.split()))
-    return folded if len(folded) <= _SNIPPET else folded[: _SNIPPET - 1].rstrip() + "…"
+def _object(option: str, given: str | None) -> dict[str, Any] | None:
+    if given is None:
+        return None
+    try:
+        found = json.loads(given)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise IngestError(f"{option} is not a JSON object", f"write it as {option} '{{\"name\": …}}'")
+    return found

@@ -5,8 +5,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from worker.cli.output import command
+from worker.db.logins import PREFIX, role_urls
 from worker.db.migrate import migrate
-from worker.settings import Settings, configured_urls, export, load_settings, read_settings
+from worker.db.roles import make_roles
+from worker.settings import Settings, configured, configured_urls, export, load_settings, read_settings
 from worker.stack import Stack, running_stack
 
 
@@ -23,7 +25,10 @@ def stack_settings(*roots: Path) -> Settings:
 
 @contextmanager
 def open_stack(settings: Settings) -> Iterator[Stack]:
-    """Start what is missing, in order; inside the block this process uses the stack, migrated."""
+    """Start what is missing, in order; inside the block this process uses the stack, migrated.
+
+    A database of its own gets its roles, and everything connects as these; another has those it was given.
+    """
     database, broker = configured_urls()
     with running_stack(
         settings.data_dir,
@@ -35,7 +40,21 @@ def open_stack(settings: Settings) -> Iterator[Stack]:
     ) as stack:
         export(stack.settings_env)
         migrate(load_settings())
+        if database is None:
+            stack.connect_as(_roles(load_settings()))
+            export(stack.settings_env)
         yield stack
+
+
+def _roles(settings: Settings) -> dict[str, str]:
+    """Make the roles of the embedded server, which asks for no password: its socket is its owner's alone."""
+    make_roles(settings)
+    urls = role_urls(settings, PREFIX, {})
+    return {
+        name: url.render_as_string(hide_password=False)
+        for name, url in urls.items()
+        if name == "DATABASE_URL" or (name != "MONITOR_DATABASE_URL" and not configured(name))
+    }
 
 
 def greeting(settings: Settings) -> str:

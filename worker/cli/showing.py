@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from worker import producer
+from worker.cli.answer import show
 from worker.cli.output import columns, command, count, grouped, say
 from worker.cli.progress import counted
-from worker.cli.search import ask, show
 from worker.cli.waiting import live_slots, settle, sum_of
 from worker.errors import NoAnswerError
 from worker.producer import Document, Receipt
@@ -73,7 +73,7 @@ def _show_status(project: str) -> None:
 def _show_search(query: str, project: str) -> None:
     say()
     say(f"search: {query}")
-    show(query, ask(query, tenant="default", project=project, results=3))
+    show(producer.search(query, project=project, k=3))
 
 
 def say_next(project: str, query: str) -> None:

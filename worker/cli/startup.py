@@ -3,14 +3,18 @@
 import logging
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
+from pydantic import SecretStr
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
 from worker.broker import require_broker
-from worker.db.schema import require_schema
+from worker.db.engine import reach
+from worker.db.schema import is_replica, require_schema
 from worker.errors import BrokerUnavailableError, DatabaseUnavailableError
-from worker.settings import Settings, load_settings
+from worker.settings import Settings, export, load_settings
+
+T = TypeVar("T")
 
 log = logging.getLogger("ingest")
 
@@ -42,8 +46,22 @@ def prepare() -> Settings:
     return settings
 
 
-def _patiently(check: Callable[[], None], seconds: int) -> None:
-    Retrying(
+def as_role(url: SecretStr | None) -> Settings:
+    """Have this process, and those it forks, connect as one role: its DATABASE_URL becomes `url`.
+
+    Not where `url` leads to a replica, which takes no heartbeat. Raises as `prepare` does.
+    """
+    settings = load_settings()
+    if url is None or _patiently(
+        lambda: reach(url, is_replica, settings.setting_of(url)), settings.startup_patience_seconds
+    ):
+        return settings
+    export({"DATABASE_URL": url.get_secret_value()})
+    return load_settings()
+
+
+def _patiently(check: Callable[[], T], seconds: int) -> T:
+    return Retrying(
         retry=retry_if_exception_type((DatabaseUnavailableError, BrokerUnavailableError)),
         wait=wait_exponential(multiplier=0.5, max=10),
         stop=stop_after_delay(seconds),

@@ -8,6 +8,7 @@ from worker.cli.output import age, printable
 from worker.db import operations, overview
 from worker.db.engine import reach
 from worker.db.overview import Health
+from worker.db.schema import space_name, wanted_space
 from worker.settings import Settings
 
 _STUCK_SECONDS = 600
@@ -48,11 +49,11 @@ def judge(health: Health, settings: Settings) -> list[Finding]:
 
 
 def _space(health: Health, settings: Settings) -> Finding:
-    stored = f"{health.column_type}({health.dimension})"
-    wanted = f"{settings.embedding_type.value}({settings.embedding_dimension})"
+    stored = space_name(health.dimension, health.column_type, health.metric)
+    wanted = wanted_space(settings)
     if stored == wanted:
         return Finding("embedding space", State.OK, stored)
-    mend = "set EMBEDDING_DIMENSION and EMBEDDING_TYPE to what the database holds"
+    mend = "set EMBEDDING_DIMENSION, EMBEDDING_TYPE and EMBEDDING_METRIC to what the database holds"
     return Finding(
         "embedding space", State.FAILED, f"the database holds {stored}, the settings say {wanted}", mend
     )

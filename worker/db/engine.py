@@ -79,6 +79,16 @@ def transaction(engine: Engine, statement_seconds: int = 60, lock_seconds: int =
         yield connection
 
 
+def read_only(connection: Connection) -> None:
+    """Have this transaction refuse to write, whatever it is asked."""
+    connection.execute(text("SET TRANSACTION READ ONLY"))
+
+
+def statement_timeout(connection: Connection, seconds: float) -> None:
+    """Bound each statement of this transaction, from here on."""
+    connection.execute(text(f"SET LOCAL statement_timeout = {max(int(seconds * 1000), 1)}"))
+
+
 def clock(connection: Connection) -> datetime:
     """Give the database's time, now."""
     now: datetime = connection.execute(text("SELECT clock_timestamp()")).scalar_one()

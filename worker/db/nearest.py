@@ -1,108 +1,256 @@
-"""The nearest chunks to a vector: what a search sees, filtered, exactly scored."""
+"""The nearest chunks to a vector among those a search may see: which way they are found, and how far.
 
+Few are compared one by one; many are found by the vector indexes, which go on until enough have passed
+the filter, and are checked against the exact way where they give up. Rows without an index yet are
+always compared one by one.
+"""
+
+import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Connection, Row, text
 
 from worker.db import segments
-from worker.types import EmbeddingType, Hit
+from worker.db.filters import Reach
+from worker.db.segments import Seen
+from worker.errors import IngestError
+from worker.settings import Settings
+from worker.types import Metric
+
+# How far apart, by pgvector; of an inner product it gives the negative, so that less is nearer throughout.
+DISTANCE = {Metric.COSINE: "<=>", Metric.L2: "<->", Metric.INNER_PRODUCT: "<#>"}
+# So many chunks compared one by one take about 25 ms at 1,536 dimensions; where there are more rows, an
+# index that has to pass over 199 of 200 takes longer than comparing the rest (docs/decisions/0013).
+EXACT_CHUNKS = 10_000
+RARE = 200
+# With another metric than the indexed one.
+MOST_COMPARED = 200_000
+# How many chunks tell what share a filter on their metadata lets through, and how far that may be out.
+_SAMPLE, _UNSURE = 1000, 2
+# An index stops after so many visits, of which one in ten comes to be checked; then the rest is compared.
+_MOST_VISITED = 20_000
+_VISITED_EACH = 40
 
 
-def nearest(
+class Candidate(NamedTuple):
+    """A chunk, and its distance to the vector asked for."""
+
+    chunk_id: UUID
+    number: int
+    document_id: UUID
+    distance: float
+
+
+class Found(NamedTuple):
+    """The nearest first. `exact`: none can be missing. `note`: how they were found; `plan`: PostgreSQL's."""
+
+    candidates: list[Candidate]
+    exact: bool
+    note: str
+    plan: tuple[str, ...] = ()
+
+
+def score(metric: Metric, distance: float) -> float:
+    """Give what is the higher the nearer: cosine similarity, inner product, or the negative L2 distance."""
+    return 1.0 - distance if metric is Metric.COSINE else -distance
+
+
+def most_counted(seen: Seen, metric: Metric | None, settings: Settings) -> int:
+    """Give how far `filters.resolve` must count for a search by this metric."""
+    other = metric is not None and metric is not settings.embedding_metric
+    return MOST_COMPARED if other else exact_most(seen)
+
+
+def exact_most(seen: Seen) -> int:
+    """Give how many chunks are few enough to be compared one by one."""
+    return max(EXACT_CHUNKS, seen.rows // RARE)
+
+
+def candidates(
     connection: Connection,
     vector: Sequence[float],
     *,
-    tenant_id: UUID,
-    project_id: UUID | None,
-    any_project: bool,
+    reach: Reach,
+    seen: Seen,
     k: int,
-    column_type: EmbeddingType,
-    ef_search: int,
-) -> list[Hit]:
-    """Give the k nearest chunks by cosine distance, nearest first.
+    metric: Metric | None = None,
+    settings: Settings,
+    explain: bool = False,
+) -> Found:
+    """Give the k nearest chunks within reach: by distance, and where that is equal by id.
 
-    Call it in a REPEATABLE READ transaction: the list of segments and their rows must be of one
-    snapshot, or a chunk that moves between segments would be seen twice or never. The iterative scan
-    goes on until k rows pass the filter; without it a filter that keeps 1 % gives no rows at all. It
-    gives up after hnsw.max_scan_tuples rows: what comes out short is answered again, exactly.
+    Call it in a REPEATABLE READ transaction, with `seen` read in it: the list of segments and their rows
+    must be of one snapshot, or a chunk that moves between them would be seen twice or never.
+    Raises IngestError where another metric than the indexed one would read more than MOST_COMPARED.
     """
-    connection.execute(
-        text(
-            f"SET LOCAL hnsw.iterative_scan = strict_order; SET LOCAL hnsw.ef_search = {int(ef_search)};"
-            # a generic plan for these statements costs thirty times a custom one
-            " SET LOCAL plan_cache_mode = force_custom_plan"
+    plan: list[str] | None = [] if explain else None
+    search = _Search(connection, vector, reach, seen, k, metric or settings.embedding_metric, settings, plan)
+    return search.run()._replace(plan=tuple(plan or ()))
+
+
+class _Search(NamedTuple):
+    """One search, and its two ways. `plan`: where the plans of its statements are to be written."""
+
+    connection: Connection
+    vector: Sequence[float]
+    reach: Reach
+    seen: Seen
+    k: int
+    metric: Metric
+    settings: Settings
+    plan: list[str] | None
+
+    def run(self) -> Found:
+        """Choose between the ways; where the indexes give too few, take the other."""
+        if self.metric is not self.settings.embedding_metric:
+            return self.by_other_metric()
+        counted = _counted(self.reach)
+        if not self.seen.sealed or (self.reach.counted and self.reach.chunks <= exact_most(self.seen)):
+            return Found(self.exact(), True, f"compared one by one: {counted}")
+        share = _share(self.connection, self.reach, self.seen)
+        passing = share * self.reach.chunks / max(self.seen.rows, 1)
+        if passing * RARE < 1:
+            return Found(self.exact(), True, f"compared one by one: the few that fit, of {counted}")
+        found = self.indexed(min(passing, 1.0))
+        if len(found) >= min(self.k, self.reach.exactly or self.k):
+            return Found(found, False, "by the vector indexes")
+        return Found(self.exact(), True, f"compared one by one: the indexes gave {len(found)} of {self.k}")
+
+    def by_other_metric(self) -> Found:
+        """Compare one by one, however many there are within the bound."""
+        indexed = self.settings.embedding_metric
+        if self.reach.chunks > MOST_COMPARED or not self.reach.counted:
+            raise IngestError(
+                f"by {self.metric} at most {MOST_COMPARED:,} chunks are compared, and there are more",
+                f"limit it to fewer documents, or ask by {indexed}, which has an index",
+            )
+        said = f"compared one by one: {_counted(self.reach)}; the index is for {indexed}, not {self.metric}"
+        return Found(self.exact(), True, said)
+
+    def exact(self) -> list[Candidate]:
+        """Compare all."""
+        _set(self.connection)
+        return self._ask(self._one_by_one(self.seen.all))
+
+    def indexed(self, passing: float) -> list[Candidate]:
+        """Go through the indexes; compare what has none yet."""
+        branches = [self._by_index(list(self.seen.sealed))]
+        branches += [self._one_by_one(list(self.seen.unsealed))] if self.seen.unsealed else []
+        _set(
+            self.connection,
+            ("hnsw.iterative_scan", "relaxed_order"),  # what comes late is not lost, and sorted afterwards
+            ("hnsw.ef_search", ef_search(self.settings.hnsw_ef_search, self.k, self.seen, passing)),
+            ("hnsw.max_scan_tuples", max(_MOST_VISITED, round(_VISITED_EACH * self.k / passing))),
+            ("enable_sort", "off"),  # what it guesses of a filter on metadata is far from what was counted
         )
+        found = self._ask(" UNION ALL ".join(f"({branch})" for branch in branches))
+        _set(self.connection, ("enable_sort", "DEFAULT"))  # what follows in this transaction may sort
+        return found
+
+    def _one_by_one(self, among: Sequence[int]) -> str:
+        """Give the exact way. `+ 0`: no vector index gives this order, whatever else the planner thinks."""
+        return f"""
+            SELECT {self._columns} + 0 AS distance FROM {self.reach.all_of(segments.in_list(among))}
+            WHERE c.embedding IS NOT NULL AND {self.reach.condition}
+            ORDER BY distance, chunk_id LIMIT :k"""
+
+    def _by_index(self, among: Sequence[int]) -> str:
+        """Give the way by index. WITH TIES: which of some at one distance come is not left to the graph."""
+        return f"""
+            SELECT {self._columns} AS distance FROM chunks c {self.reach.join}
+            WHERE c.segment IN ({segments.in_list(among)}) AND c.embedding IS NOT NULL
+              AND {self.reach.condition}
+            ORDER BY distance FETCH FIRST :k ROWS WITH TIES"""
+
+    @property
+    def _columns(self) -> str:
+        written = f"CAST(:vector AS {self.settings.embedding_type.value})"
+        return f"c.chunk_id, c.number, c.document_id, (c.embedding {DISTANCE[self.metric]} {written})"
+
+    def _ask(self, branches: str) -> list[Candidate]:
+        """Ask all branches. `+ 0`: what comes from an index in relaxed order is in no order yet."""
+        statement = f"SELECT * FROM ({branches}) nearest ORDER BY distance + 0, chunk_id LIMIT :k"
+        vector = literal(self.vector)
+        parameters = {**self.reach.parameters, "vector": vector, "k": self.k}
+        if self.plan is not None:
+            lines = self.connection.execute(text(f"EXPLAIN (COSTS OFF) {statement}"), parameters).scalars()
+            self.plan.extend(line.replace(vector, "…") for line in lines)
+        return [_candidate(row) for row in self.connection.execute(text(statement), parameters)]
+
+
+def ef_search(configured: int, k: int, seen: Seen, passing: float) -> int:
+    """Give how many candidates each graph keeps, so that recall stays what HNSW_EF_SEARCH gives at k = 10.
+
+    Of n equal graphs each has to find only an n-th, so fewer will do, and few of them make up for many
+    graphs to visit; where a filter lets a share through, or more is asked for, it takes more. The power
+    is measured (docs/decisions/0013). Graphs of unequal size count by their shares of the rows.
+    """
+    rows = sum(seen.sealed.values())
+    graphs = rows**2 / sum(sealed**2 for sealed in seen.sealed.values()) if rows else 1.0
+    wanted = configured * math.pow(max(k, 10) / (10 * graphs * passing), 0.4)
+    return max(10, min(round(wanted), 1000))
+
+
+def _set(connection: Connection, *settings: tuple[str, str | int]) -> None:
+    """Set these for the transaction. A generic plan costs thirty times a custom one; so may JIT."""
+    usual = (("plan_cache_mode", "force_custom_plan"), ("jit", "off"))
+    connection.execute(text("; ".join(f"SET LOCAL {name} TO {value}" for name, value in (*usual, *settings))))
+
+
+def _share(connection: Connection, reach: Reach, seen: Seen) -> float:
+    """Estimate what share of chunks their metadata lets through, from those whose hashes come first.
+
+    A hash knows nothing of metadata: it is a fair draw, and the same one each time.
+    """
+    if not reach.of_metadata:
+        return 1.0
+    among = ", ".join(f"({segment})" for segment in seen.all)
+    sampled = connection.execute(
+        text(f"""
+            SELECT coalesce(avg(CASE WHEN {" AND ".join(reach.of_metadata)} THEN 1.0 ELSE 0.0 END), 1.0)
+            FROM (VALUES {among}) s(segment) CROSS JOIN LATERAL (
+                SELECT c.metadata FROM chunks c
+                WHERE c.segment = s.segment AND c.tenant_id = :tenant_id
+                ORDER BY c.content_hash LIMIT :most) c"""),
+        {**reach.parameters, "most": 1 + _SAMPLE // len(seen.all)},
     )
-    visible = segments.visible(connection)
-    statement = _nearest(visible, column_type, any_project=any_project, project_id=project_id)
-    parameters = {"tenant_id": tenant_id, "project_id": project_id, "vector": literal(vector), "k": k}
-    found = connection.execute(text(statement + _LIMIT), parameters).all()
-    if len(found) < k:
-        found = connection.execute(text(statement + _UNINDEXED + _LIMIT), parameters).all()
-    return _located(connection, visible, found)
+    share = float(sampled.scalar_one())
+    return share if share > _UNSURE / RARE else share / _UNSURE
 
 
 def literal(vector: Sequence[float]) -> str:
-    """Write a vector as pgvector reads it."""
-    return "[" + ",".join(repr(float(number)) for number in vector) + "]"
+    """Write a vector as pgvector reads it: nine digits are a number of single precision."""
+    return f"[{','.join(f'{float(number):.9g}' for number in vector)}]"
 
 
-def _nearest(
-    visible: list[int], column_type: EmbeddingType, *, any_project: bool, project_id: UUID | None
-) -> str:
-    project = "" if any_project else (" AND project_id IS NULL" if project_id is None else _IN_PROJECT)
-    return f"""
-        SELECT chunk_id, document_id, chunk_index, char_length, heading_path, text,
-               embedding <=> CAST(:vector AS {column_type.value}) AS distance
-        FROM chunks
-        WHERE segment IN ({segments.in_list(visible)}) AND tenant_id = :tenant_id{project}
-          AND embedding IS NOT NULL
-        ORDER BY (embedding <=> CAST(:vector AS {column_type.value}))"""
+def _candidate(row: Row[Any]) -> Candidate:
+    return Candidate(row.chunk_id, row.number, row.document_id, float(row.distance))
 
 
-_IN_PROJECT = " AND project_id = :project_id"
-# No vector index gives this order. (PostgreSQL 18 takes one of a single leaf despite enable_indexscan = off.)
-_UNINDEXED = " + 0"
-_LIMIT = " LIMIT :k"
+def _counted(reach: Reach) -> str:
+    return f"{'' if reach.counted else 'over '}{reach.chunks:,} chunks"
 
 
-def _located(connection: Connection, visible: list[int], found: Sequence[Row[Any]]) -> list[Hit]:
-    """Tell where in its document each chunk stands: number and span are running sums over the set."""
-    places = connection.execute(
+def compared(
+    connection: Connection,
+    vector: Sequence[float],
+    numbers: Sequence[int],
+    *,
+    reach: Reach,
+    seen: Seen,
+    metric: Metric,
+    settings: Settings,
+) -> list[Candidate]:
+    """Compare the chunks of these numbers, as far as they are within reach; the nearest first."""
+    distance = f"c.embedding {DISTANCE[metric]} CAST(:vector AS {settings.embedding_type.value})"
+    found = connection.execute(
         text(f"""
-            SELECT h.chunk_id, d.filename, d.source_path, d.total_chunks,
-                   p.chunks_before, coalesce(p.characters_before, 0) AS start
-            FROM unnest(CAST(:chunk_ids AS uuid[]), CAST(:document_ids AS uuid[]), CAST(:indexes AS bigint[]))
-                 AS h(chunk_id, document_id, chunk_index)
-            JOIN documents d ON d.document_id = h.document_id
-            CROSS JOIN LATERAL (
-                SELECT count(*) AS chunks_before, sum(c.char_length) AS characters_before
-                FROM chunks c WHERE c.segment IN ({segments.in_list(visible)})
-                  AND c.document_id = h.document_id AND c.chunk_index < h.chunk_index) p"""),
-        {
-            "chunk_ids": [row.chunk_id for row in found],
-            "document_ids": [row.document_id for row in found],
-            "indexes": [row.chunk_index for row in found],
-        },
+            SELECT c.chunk_id, c.number, c.document_id, {distance} AS distance FROM chunks c {reach.join}
+            WHERE c.segment IN ({segments.in_list(seen.all)}) AND c.number = ANY(:numbers)
+              AND c.embedding IS NOT NULL AND {reach.condition}
+            ORDER BY ({distance}) + 0, c.chunk_id"""),
+        {**reach.parameters, "vector": literal(vector), "numbers": list(numbers)},
     )
-    where = {row.chunk_id: row for row in places}
-    return [_hit(row, where[row.chunk_id]) for row in found]
-
-
-def _hit(row: Row[Any], place: Row[Any]) -> Hit:
-    return Hit(
-        score=1.0 - row.distance,
-        distance=row.distance,
-        chunk_id=row.chunk_id,
-        document_id=row.document_id,
-        filename=place.filename,
-        source_path=place.source_path,
-        number=place.chunks_before + 1,
-        total=place.total_chunks,
-        start=int(place.start),
-        end=int(place.start) + row.char_length,
-        heading_path=tuple(row.heading_path),
-        text=row.text,
-    )
+    return [_candidate(row) for row in found]

@@ -107,6 +107,7 @@ class Health:
 
     dimension: int
     column_type: str
+    metric: str
     alive: dict[str, int]
     runs: Sequence[Row[Any]]
     oldest_waiting_seconds: float | None
@@ -127,10 +128,11 @@ class Segments:
 
 def health(connection: Connection, alive_seconds: int) -> Health:
     """Give what the tables say; a process counts as alive when heard of within `alive_seconds`."""
-    space = connection.execute(text("SELECT dimension, column_type FROM embedding_space")).one()
+    space = connection.execute(text("SELECT dimension, column_type, metric FROM embedding_space")).one()
     return Health(
         dimension=space.dimension,
         column_type=space.column_type,
+        metric=space.metric,
         alive=_alive(connection, alive_seconds),
         runs=_last_runs(connection),
         oldest_waiting_seconds=oldest_waiting_seconds(connection, None),

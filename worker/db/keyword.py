@@ -1,0 +1,79 @@
+"""Reading `postings` for a search: how common words are, and which chunks have them.
+
+Everything is asked by (tenant_id, term) for equality: under row-level security a condition that is not
+leakproof would keep the index from being used.
+"""
+
+from collections.abc import Collection, Sequence
+from typing import NamedTuple
+from uuid import UUID
+
+from sqlalchemy import Connection, text
+
+from worker.db.segments import in_list
+from worker.types import LANGUAGES
+
+_LANGUAGE_TERMS = [f"#{language}" for language in sorted(LANGUAGES)]
+
+
+class Corpus(NamedTuple):
+    """What a tenant's searchable chunks amount to: how many, how many terms they have, in which languages.
+
+    What was deleted or replaced counts until its segment is merged.
+    """
+
+    chunks: int
+    length: int
+    languages: tuple[str, ...]
+
+
+class Postings(NamedTuple):
+    """The chunks of one block that have a term; `entries` as steps/postings.py reads them."""
+
+    term: str
+    block: int
+    entries: bytes
+
+
+def corpus(connection: Connection, tenant_id: UUID, visible: Sequence[int]) -> Corpus:
+    """Measure what a tenant has in these segments."""
+    found = connection.execute(
+        text(f"""
+            SELECT term, sum(chunks) AS chunks, sum(occurrences) AS length FROM postings
+            WHERE segment IN ({in_list(visible)}) AND tenant_id = :tenant_id AND term = ANY(:terms)
+            GROUP BY term ORDER BY 2 DESC, 1"""),
+        {"tenant_id": tenant_id, "terms": _LANGUAGE_TERMS},
+    ).all()
+    return Corpus(
+        sum(int(row.chunks) for row in found),
+        sum(int(row.length) for row in found),
+        tuple(row.term.removeprefix("#") for row in found),
+    )
+
+
+def frequencies(
+    connection: Connection, tenant_id: UUID, visible: Sequence[int], terms: Collection[str]
+) -> dict[str, int]:
+    """Give in how many chunks each of these terms is; those in none are left out."""
+    found = connection.execute(
+        text(f"""
+            SELECT term, sum(chunks) AS chunks FROM postings
+            WHERE segment IN ({in_list(visible)}) AND tenant_id = :tenant_id AND term = ANY(:terms)
+            GROUP BY term"""),
+        {"tenant_id": tenant_id, "terms": list(terms)},
+    )
+    return {row.term: int(row.chunks) for row in found}
+
+
+def postings(
+    connection: Connection, tenant_id: UUID, visible: Sequence[int], terms: Collection[str]
+) -> list[Postings]:
+    """Give the chunks that have these terms, a row a term and block."""
+    found = connection.execute(
+        text(f"""
+            SELECT term, block, string_agg(entries, '') AS entries FROM postings
+            WHERE segment IN ({in_list(visible)}) AND tenant_id = :tenant_id AND term = ANY(:terms)
+            GROUP BY term, block ORDER BY term, block"""),
+        {"tenant_id": tenant_id, "terms": list(terms)},
+    )
+    return [Postings(row.term, row.block, bytes(row.entries)) for row in found]

@@ -1,0 +1,78 @@
+"""Answer a search.
+
+    query ─ embed ─┐                                                    no connection held
+    snapshot: tenant, segments, corpus                                  REPEATABLE READ
+        select    what the filter lets through, and how much it is
+        keyword   BM25 of the words, phrases      ┐  each within its share of the time;
+        vector    nearest chunks                  ┘  a late one is dropped and named
+        fuse      one order of both, a document once where asked
+        present   where each stands, what it says
+    record        an evaluation_runs row, where asked                   a transaction of its own
+
+What raises IngestError was asked wrongly; what is late or fails is left out and named.
+"""
+
+from dataclasses import replace
+
+from worker.db.engine import read_only, transaction
+from worker.errors import NoAnswerError
+from worker.queries import Query
+from worker.resources import Resources
+from worker.searching import explaining, recording
+from worker.searching.asking import Asked, ask
+from worker.searching.keywords import Common
+from worker.searching.presenting import present
+from worker.searching.ranking import Ranker, Ranking
+from worker.searching.snapshot import Snapshot
+from worker.searching.stages import Stages
+from worker.types import Answer
+
+
+def search(resources: Resources, query: Query) -> Answer:
+    """Answer one query.
+
+    Raises IngestError for one that cannot be answered: an unknown tenant, project or language, a vector that
+    does not fit, a model that fails where there are no words to go by; NoAnswerError where all was late.
+    """
+    seconds = resources.settings.search_timeout_seconds
+    stages = Stages(seconds)
+    asked = ask(resources, query, stages)
+    engine = resources.search_engine.execution_options(isolation_level="REPEATABLE READ")
+    with transaction(engine, seconds) as connection:
+        with stages.timed("select"):
+            read_only(connection)
+            snapshot = Snapshot(connection, query, resources.settings)
+        answer = _answer(snapshot, query, asked, stages)
+    answer = replace(answer, latency_ms=dict(stages.latency_ms))
+    if not recording.is_wanted(resources, query):
+        return answer
+    run_id = stages.outside("record", lambda: recording.record(resources, snapshot.tenant_id, query, answer))
+    return replace(answer, run_id=run_id, dropped=tuple(stages.dropped), latency_ms=stages.latency_ms)
+
+
+def _answer(snapshot: Snapshot, query: Query, asked: Asked, stages: Stages) -> Answer:
+    common = stages.optional("words", snapshot.connection, lambda: Common(snapshot, asked))
+    ranking = Ranker(snapshot, query, asked, common, stages).rank()
+    if ranking.is_empty_handed:
+        raise NoAnswerError(
+            f"the search took too long: {', '.join(stages.dropped)}", "raise SEARCH_TIMEOUT_SECONDS"
+        )
+    with stages.timed("present"):
+        weights = common.weights() if common else {}
+        hits = present(snapshot, ranking.ranked, weights, query.neighbours)
+    return Answer(
+        hits=hits,
+        mode=query.mode.value,
+        metric=(query.metric or snapshot.settings.embedding_metric).value,
+        dropped=tuple(stages.dropped),
+        notes=_notes(snapshot, query, asked, ranking),
+        explanation=explaining.explain(snapshot, ranking) if query.explain else None,
+    )
+
+
+def _notes(snapshot: Snapshot, query: Query, asked: Asked, ranking: Ranking) -> tuple[str, ...]:
+    if not snapshot.corpus.chunks and not ranking.ranked:
+        return ("no chunk of this tenant is searchable",)
+    parts = (ranking.keywords, ranking.similar)
+    notes = tuple(dict.fromkeys(note for part in parts if part is not None for note in part.notes))
+    return notes if notes or ranking.ranked else (explaining.why_nothing(snapshot, query, asked),)

@@ -1,0 +1,172 @@
+"""The keyword stage: the chunks that have a query's words, ranked by BM25, its quoted phrases word for word.
+
+    words → how common each is → which to read → postings → scores
+          → candidates that live, pass the filter and hold the phrases, best first
+
+Scores are computed here, not by the server: decision 0011 says why.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import reduce
+from itertools import islice
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+
+from worker.db import keyword, passages
+from worker.searching.asking import Asked
+from worker.searching.snapshot import Snapshot
+from worker.steps import bm25
+from worker.steps.bm25 import Fetched, Numbers, Scored
+from worker.steps.postings import numbers_of
+from worker.steps.question import Word, contains_phrase, parse, query_terms
+
+_AT_ONCE = 500
+# Candidates looked at one by one, where a filter or a phrase lets few of them through.
+MOST_LOOKED_AT = 50_000
+_MOST_NAMED = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Keywords:
+    """What the stage found: {number: score}, best first, and the document of each.
+
+    `all` has the scores of every chunk with one of the words, those that are no more among them. `words`
+    tells of each in how many chunks it is, and whether it was read. `notes`: what to say of it.
+    """
+
+    scores: Mapping[int, float] = field(default_factory=dict)
+    documents: Mapping[int, UUID] = field(default_factory=dict)
+    words: Sequence[Mapping[str, Any]] = ()
+    notes: tuple[str, ...] = ()
+    all: Scored = field(default_factory=lambda: Scored(np.empty(0, np.int64), np.empty(0)))
+
+
+class Common:
+    """The words of a query and how common each is among the tenant's chunks."""
+
+    def __init__(self, snapshot: Snapshot, asked: Asked) -> None:
+        self.languages = asked.languages or snapshot.corpus.languages
+        self.words = query_terms(asked.question, self.languages)
+        terms = {term for word in self.words for term in word.terms}
+        found = snapshot.ask(keyword.frequencies, terms) if terms else {}
+        self.frequencies = [sum(found.get(term, 0) for term in word.terms) for word in self.words]
+        self._chunks = snapshot.corpus.chunks
+
+    def all_occur(self, words: Sequence[Word]) -> bool:
+        """Tell whether each of these words of the query is in some chunk."""
+        absent = {word.terms for word, count in zip(self.words, self.frequencies, strict=True) if not count}
+        return not any(word.terms in absent for word in words)
+
+    def weights(self) -> dict[str, float]:
+        """Give what each term of the query tells: {term: weight}."""
+        return {
+            term: word.weight * bm25.idf(frequency, self._chunks)
+            for word, frequency in zip(self.words, self.frequencies, strict=True)
+            for term in word.terms
+        }
+
+
+def rank(snapshot: Snapshot, asked: Asked, common: Common, depth: int) -> Keywords:
+    """Give the `depth` best chunks that live, pass the filter and hold the quoted phrases."""
+    if not common.words:
+        return Keywords(notes=("the query has no words to look for",))
+    choice = bm25.choose(common.frequencies, snapshot.corpus.chunks)
+    kept = [common.words[n] for n in choice.kept if common.frequencies[n]]
+    fetched = _fetch(snapshot, kept)
+    allowed = _allowed(
+        snapshot, asked, common, {word.terms: one for word, one in zip(kept, fetched, strict=True)}
+    )
+    scored = bm25.scored(bm25.Corpus(snapshot.corpus.chunks, snapshot.corpus.length), fetched)
+    found = list(islice(_living(snapshot, _in_order(scored, depth, allowed), asked.question.phrases), depth))
+    return Keywords(
+        {number: score for number, score, _ in found},
+        {number: document for number, _, document in found},
+        _described(common, choice.left_out),
+        _notes(asked, common, choice.left_out),
+        scored,
+    )
+
+
+def _fetch(snapshot: Snapshot, words: Sequence[Word]) -> list[Fetched]:
+    terms = {term for word in words for term in word.terms}
+    rows: dict[str, list[tuple[int, bytes]]] = {term: [] for term in terms}
+    for row in snapshot.ask(keyword.postings, terms) if terms else ():
+        rows[row.term].append((row.block, row.entries))
+    return [
+        Fetched(word.weight, len(word.terms), [row for term in word.terms for row in rows[term]])
+        for word in words
+    ]
+
+
+def _allowed(
+    snapshot: Snapshot, asked: Asked, common: Common, fetched: Mapping[tuple[str, ...], Fetched]
+) -> Numbers | None:
+    """Give the numbers that can be in the answer, where that is known beforehand; None: any.
+
+    Those that a filter lets through where they are few, and those that have all words of the phrases.
+    """
+    phrased = [
+        word for phrase in asked.question.phrases for word in query_terms(parse(phrase), common.languages)
+    ]
+    if not common.all_occur(phrased):
+        return np.empty(0, np.int64)
+    sets = [_numbers(fetched[word.terms]) for word in phrased if word.terms in fetched]
+    if (few := snapshot.numbers_within()) is not None:
+        sets.append(np.array(few, np.int64))
+    return reduce(np.intersect1d, sets) if sets else None
+
+
+def _numbers(fetched: Fetched) -> Numbers:
+    return np.concatenate([numbers_of(block, entries) for block, entries in fetched.rows])
+
+
+def _in_order(scored: Scored, depth: int, allowed: Numbers | None) -> Iterator[list[tuple[int, float]]]:
+    """Yield candidates, best first: some more than are wanted, for those that are no more; then many."""
+    first = 2 * depth
+    ranked = scored.best(first, allowed)
+    yield ranked
+    if len(ranked) == first:
+        rest = scored.best(MOST_LOOKED_AT, allowed)
+        yield from (rest[start : start + _AT_ONCE] for start in range(first, len(rest), _AT_ONCE))
+
+
+def _living(
+    snapshot: Snapshot, parts: Iterable[Sequence[tuple[int, float]]], phrases: Sequence[str]
+) -> Iterator[tuple[int, float, UUID]]:
+    """Yield (number, score, document) of what is a chunk still, passes the filter and holds the phrases."""
+    for part in parts:
+        alive = snapshot.documents_of([number for number, _ in part])
+        if phrases:
+            texts = passages.texts(snapshot.connection, snapshot.visible, list(alive))
+            alive = {
+                number: alive[number]
+                for number, text in texts.items()
+                if all(contains_phrase(text, phrase) for phrase in phrases)
+            }
+        yield from ((number, score, alive[number]) for number, score in part if number in alive)
+
+
+def _described(common: Common, left_out: Sequence[int]) -> list[dict[str, Any]]:
+    return [
+        {"word": word.text, "terms": list(word.terms), "chunks": frequency, "read": n not in left_out}
+        for n, (word, frequency) in enumerate(zip(common.words, common.frequencies, strict=True))
+    ]
+
+
+def _notes(asked: Asked, common: Common, left_out: Sequence[int]) -> tuple[str, ...]:
+    notes = []
+    if left_out:
+        notes.append(f"too common to tell anything: {_listed([common.words[n].text for n in left_out])}")
+    if asked.question.dropped:
+        notes.append(f"beyond what one query looks for: {_listed(asked.question.dropped)}")
+    if common.words and not any(common.frequencies):
+        notes.append("none of the words is in any chunk")
+    return tuple(notes)
+
+
+def _listed(words: Sequence[str]) -> str:
+    more = f" and {len(words) - _MOST_NAMED} more" if len(words) > _MOST_NAMED else ""
+    return ", ".join(words[:_MOST_NAMED]) + more
