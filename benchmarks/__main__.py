@@ -10,7 +10,10 @@ from importlib import import_module
 
 from benchmarks.report import BenchmarkError, Report, scale
 
-NAMES = ("pipeline", "writer", "rerun", "memory", "edits", "sealing", "halfvec", "peers", "files", "growth")
+NAMES = (
+    "pipeline", "writer", "rerun", "memory", "edits", "sealing", "halfvec", "quality", "peers", "files",
+    "growth", "million", "hybrid", "filtered", "overhead",
+)  # fmt: skip
 
 
 def main() -> int:

@@ -11,13 +11,18 @@ from typing import Any
 
 GROWTH_OURS = "ours, written and sealed, by block"
 GROWTH_PEERS = "the peers, by rows in the table"
+SELECTIVITIES = "by the share of rows that pass"
+STAGES = "latency by stage, the large tenant"
+EF_CURVE = "recall and latency by HNSW_EF_SEARCH, sealed and compacted"
 
 Figures = Mapping[str, Any]
 
 # Legible on white and on black.
 GREY = "#7d8590"
+BARS = ("#8b949e", "#39c5cf", "#db61a2", "#57606a")
 COLOURS = ("#d29922", "#3fa34d", "#a371f7", "#e5534b")
 OURS_COLOUR = "#388bfd"
+FILTERS = (OURS_COLOUR, *COLOURS)
 SIZE, DOTS = (8, 4.2), 110
 
 
@@ -54,7 +59,71 @@ def peers(figures: Figures, axes: Any) -> None:
     _legend(axes)
 
 
-CHARTS: Mapping[str, Callable[[Figures, Any], None]] = {"growth": growth, "peers": peers}
+def million(figures: Figures, axes: Any) -> None:
+    """Draw recall over latency, a point for each HNSW_EF_SEARCH."""
+    points: Sequence[Mapping[str, Any]] = figures[EF_CURVE]
+    for kind, colour in (("vector", OURS_COLOUR), ("halfvec", COLOURS[0])):
+        times = [point[f"{kind} p50 ms"] for point in points]
+        recalls = [point[f"{kind} recall@10"] for point in points]
+        axes.plot(times, recalls, "o-", label=kind, color=colour, markersize=3.5, linewidth=1.8)
+        for point, time, recall in zip(points, times, recalls, strict=True):
+            axes.annotate(f" {point['HNSW_EF_SEARCH']}", (time, recall), color=GREY, fontsize=7, va="top")
+    axes.set(xlim=0, xlabel="p50 ms, one client", ylabel="recall@10")
+    _legend(axes)
+
+
+def filtered(figures: Figures, axes: Any) -> None:
+    """Draw p95 over selectivity, a line a kind of filter, and recall above it."""
+    lines: Sequence[Mapping[str, Any]] = figures[SELECTIVITIES]
+    recall = axes.twinx()
+    for kind, colour in zip(dict.fromkeys(line["filter"] for line in lines), FILTERS, strict=False):
+        mine = [line for line in lines if line["filter"] == kind]
+        shares = [line["percent"] for line in mine]
+        axes.plot(shares, [line["p95 ms"] for line in mine], "o-", label=kind, color=colour, markersize=3.5)
+        recall.plot(
+            shares, [line["recall@10"] for line in mine], "x--", color=colour, markersize=4, alpha=0.7
+        )
+    axes.set(xscale="log", ylim=(0, None), xlabel="% of rows that pass", ylabel="p95 ms (solid)")
+    axes.invert_xaxis()
+    axes.xaxis.set_major_formatter("{x:g}")
+    recall.set(ylim=(0, 1.02), ylabel="recall@10 (dashed)")
+    recall.grid(visible=False)
+    recall.spines["top"].set_visible(False)
+    axes.legend(frameon=False, fontsize=8, loc="center left")
+
+
+def hybrid(figures: Figures, axes: Any) -> None:
+    """Draw a bar for each mode, of its stages one after the other."""
+    lines: Sequence[Mapping[str, Any]] = figures[STAGES]
+    modes = list(dict.fromkeys(line["mode"] for line in lines))
+    stages = list(dict.fromkeys(line["stage"] for line in lines))
+    means = {(line["mode"], line["stage"]): line["mean ms"] for line in lines}
+    ends = [0.0] * len(modes)
+    for stage, colour in zip(stages, (OURS_COLOUR, *COLOURS, *BARS), strict=False):
+        widths = [means.get((mode, stage), 0.0) for mode in modes]
+        axes.barh(range(len(modes)), widths, left=ends, height=0.5, color=colour, label=stage)
+        ends = [end + width for end, width in zip(ends, widths, strict=True)]
+    axes.set_yticks(range(len(modes)), modes)
+    axes.invert_yaxis()
+    axes.set(xlabel="mean ms")
+    _legend(axes)
+
+
+CHARTS: Mapping[str, Callable[[Figures, Any], None]] = {
+    "filtered": filtered,
+    "growth": growth,
+    "hybrid": hybrid,
+    "million": million,
+    "peers": peers,
+}
+
+CAPTIONS = {
+    "filtered": "filtered: p95 and recall@10 by the share of rows that pass",
+    "growth": "growth: rows/s, ours and the peers'",
+    "hybrid": "hybrid: mean latency by stage",
+    "million": "million: recall@10 over latency, by HNSW_EF_SEARCH",
+    "peers": "peers: rows/s, ours and the peers'",
+}
 
 
 def main() -> None:

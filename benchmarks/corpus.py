@@ -53,7 +53,7 @@ def pieces(paths: list[Path], *, size: int, overlap: int) -> list[list[prepare.P
     for path in paths:
         kind = file_type_of(path.name)
         try:
-            text = prepare.read(path.read_bytes(), path.name, kind, b"")
+            text = prepare.read(path.read_bytes(), path.name, kind, "english", b"")
         except SkipDocument:
             continue
         cut[text.content_hash] = prepare.split(

@@ -18,7 +18,7 @@ from typing import Any
 
 from semantic_text_splitter import MarkdownSplitter, TextSplitter
 
-from benchmarks import corpus, scifact
+from benchmarks import collection, corpus, scifact
 from benchmarks.report import Demand, Report
 from benchmarks.rounds import Watch, quietest
 from benchmarks.stack import Stack, running_stack
@@ -60,8 +60,8 @@ def run(scale: float) -> Report:
     with running_stack() as stack:
         report = Report("edits", stack.versions(), stack.shown_settings())
         ours = _boundaries(report, stack.settings.chunk_size, edits)
-        if collection := corpus.collection(scifact.COLLECTION):
-            _retrieval(report, collection)
+        if judged := collection.scifact():
+            _retrieval(report, judged)
         with stack.workers(1):
             _round(stack, FEWEST)  # loads the model
             rounds = quietest(lambda: _round(stack, chunks), scale)
@@ -80,12 +80,12 @@ def run(scale: float) -> Report:
     return report
 
 
-def _retrieval(report: Report, collection: Path) -> None:
+def _retrieval(report: Report, judged: collection.Collection) -> None:
     """Compare what is found with both boundaries, at several sizes."""
     rows = []
     for size in SIZES:
-        greedy_chunks, greedy = scifact.judge(collection, _greedy, size)
-        our_chunks, ours = scifact.judge(collection, _ours, size)
+        greedy_chunks, greedy = scifact.judge(judged, _greedy, size)
+        our_chunks, ours = scifact.judge(judged, _ours, size)
         rows.append((size, greedy_chunks, round(greedy, 4), our_chunks, round(ours, 4)))
         report.demands.append(Demand(f"SciFact nDCG@10, chunks of {size}, ours / greedy", 1.0, ours / greedy))
     columns = ("CHUNK_SIZE", "greedy: chunks", "greedy: nDCG@10", "ours: chunks", "ours: nDCG@10")

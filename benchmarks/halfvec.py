@@ -13,7 +13,6 @@ from statistics import median
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import text
 
 from benchmarks.ours import (
     READY,
@@ -23,16 +22,15 @@ from benchmarks.ours import (
     burst,
     drawn,
     own_database,
-    sealed_leaves,
     sealing,
     sustained,
 )
-from benchmarks.ready import BATCH_ROWS, CHUNKS, DOCUMENTS, Clustered, ReadyWriter
+from benchmarks.ready import BATCH_ROWS, Clustered, ReadyWriter, place_of
 from benchmarks.report import Demand, Report
 from benchmarks.rounds import SMOKE, Watch
 from benchmarks.stack import Stack, running_stack
-from worker.db.builds import index_name
-from worker.db.engine import transaction
+from benchmarks.stored import sizes
+from worker.queries import Query, read_query
 from worker.resources import Resources
 from worker.searching import search
 from worker.types import EmbeddingType
@@ -96,23 +94,10 @@ def _round(
             with sealing(resources.settings) as sealer:
                 whole = sustained(ReadyWriter(resources, TENANT, NAME), batches, sealer)
             rows = sum(map(len, batches))
-            row_bytes, index_bytes = (size / rows for size in _sizes(resources))
+            row_bytes, index_bytes = (size / rows for size in sizes(resources)[:2])
             taken, recall = _searches(resources, asked, true)
     burst_rate = sum(map(len, batches[:most])) / first
     return Round(burst_rate, rows / whole, row_bytes, index_bytes, taken, recall, watch.others)
-
-
-def _sizes(resources: Resources) -> tuple[int, int]:
-    """Give the bytes of the sealed tables and of their vector indexes."""
-    leaves = sealed_leaves(resources)
-    with transaction(resources.engine) as connection:
-        found = connection.execute(
-            text("""
-                SELECT sum(pg_table_size(to_regclass(leaf))), sum(pg_relation_size(to_regclass(index)))
-                FROM unnest(CAST(:leaves AS text[]), CAST(:indexes AS text[])) AS sealed(leaf, index)"""),
-            {"leaves": list(leaves), "indexes": [index_name(leaf) for leaf in leaves]},
-        ).one()
-    return int(found[0]), int(found[1])
 
 
 def _searches(
@@ -120,21 +105,19 @@ def _searches(
 ) -> tuple[list[float], float]:
     """Search one query after the other; gives what each took, and the share of the true ones found."""
     for vector in asked[:WARM_UP]:
-        search(resources, "", tenant=TENANT, k=K, vector=vector)
+        search(resources, _query(vector))
     taken: list[float] = []
     found = 0
     for vector, places in zip(asked, true, strict=True):
         begun = time.perf_counter()
-        hits = search(resources, "", tenant=TENANT, k=K, vector=vector)
+        answer = search(resources, _query(vector))
         taken.append(time.perf_counter() - begun)
-        found += len(places & {_place(hit.text) for hit in hits})
+        found += len(places & {place_of(hit.text) for hit in answer.hits})
     return taken, found / (K * len(true))
 
 
-def _place(said: str) -> int:
-    """Give the place of a row's vector: its text begins with name, batch, document and chunk."""
-    _, batch, number, chunk, _ = said.split(" ", 4)
-    return ((int(batch) - 1) * DOCUMENTS + int(number)) * CHUNKS + int(chunk)
+def _query(vector: NDArray[np.float32]) -> Query:
+    return read_query(vector=vector, tenant=TENANT, k=K)
 
 
 def _report(report: Report, rounds: dict[EmbeddingType, list[Round]]) -> None:

@@ -118,13 +118,19 @@ def _seal(settings: Settings, ready: Event, rest: Event, over: Event) -> None:
     resources = Resources(settings)
     ready.set()
     while not over.wait(LOOK_SECONDS):
-        wanted = rest.is_set()
-        run_chore(resources, "seal")
-        if wanted:
-            _close_the_open(resources)
-            run_chore(resources, "seal")
+        if rest.is_set():
+            seal_everything(resources)
             rest.clear()
+        else:
+            run_chore(resources, "seal")
     resources.close()
+
+
+def seal_everything(resources: Resources) -> None:
+    """Have everything written sealed, also what does not fill a segment, by this process."""
+    run_chore(resources, "seal")
+    _close_the_open(resources)
+    run_chore(resources, "seal")
 
 
 def _close_the_open(resources: Resources) -> None:

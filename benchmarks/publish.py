@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.charts import CHARTS
+from benchmarks.charts import CAPTIONS, CHARTS
 from benchmarks.peer_runs import ROOT, installed, python
 from benchmarks.report import OUT
 
@@ -41,7 +41,7 @@ def _chart(name: str, path: Path) -> str:
         python("-m", "benchmarks.charts", str(path.resolve()), str(target))
     else:
         print(f"{target.name} is not drawn anew: matplotlib comes with the peers", file=sys.stderr)
-    return f"\n![{name}: rows/s, ours and the peers'](images/{target.name})\n" if target.exists() else ""
+    return f"\n![{CAPTIONS[name]}](images/{target.name})\n" if target.exists() else ""
 
 
 def _tables(found: Mapping[str, Any]) -> str:
@@ -52,9 +52,9 @@ def _tables(found: Mapping[str, Any]) -> str:
     parts = [
         (
             f"{machine['cpu']}, {machine['cores']} cores, {machine['ram_gib']} GiB, {machine['os']}; "
-            f"Python {versions['python']}, {servers}."
+            f"Python {versions['python']}, {servers}{_memory(found['settings'])}."
         ),
-        _table(found["demands"]),
+        *([_table(found["demands"])] if found["demands"] else []),
     ]
     facts = []
     for title, figure in found["figures"].items():
@@ -62,7 +62,11 @@ def _tables(found: Mapping[str, Any]) -> str:
             parts += [f"**{title}**", _table(figure)]
         else:
             facts.append(f"{title}: {_shown(figure)}")
-    return "\n\n".join([*parts, "; ".join(facts) + "."]) + "\n"
+    return "\n\n".join([*parts, *(["; ".join(facts) + "."] if facts else [])]) + "\n"
+
+
+def _memory(settings: Mapping[str, Any]) -> str:
+    return f", shared_buffers {settings['SHARED_BUFFERS']}" if "SHARED_BUFFERS" in settings else ""
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:

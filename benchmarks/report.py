@@ -3,6 +3,8 @@
 import json
 import os
 import platform
+import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
@@ -22,6 +24,11 @@ PACKAGES = (
 
 class BenchmarkError(Exception):
     """A benchmark cannot be run here. The message is for the person who asked for it."""
+
+
+def say(what: str) -> None:
+    """Tell whoever waits how far it is."""
+    print(f"{time.strftime('%H:%M:%S')} {what}", file=sys.stderr, flush=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,37 +5,31 @@ other: at rest; while one process writes a batch whenever there is room and anot
 schedule does; and, demanded of nobody, while a third merges what was sealed, too.
 """
 
-import multiprocessing
-import os
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from multiprocessing.synchronize import Event
+from functools import partial
 
-import numpy as np
-from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
-
-from benchmarks.ready import CHUNKS, DOCUMENTS, Clustered, ReadyWriter
+from benchmarks import company
+from benchmarks.asking import ask, nearest_to, quantiles, until
+from benchmarks.company import Work, may_write, rows_written, times_sealed, visible_segments
+from benchmarks.ready import Clustered, ReadyWriter
 from benchmarks.report import Demand, Report
 from benchmarks.rounds import Watch
 from benchmarks.stack import running_stack
-from worker.db import segments
-from worker.db.engine import transaction
-from worker.lifecycle import collect_garbage_rarely
 from worker.maintenance.run import run_chore
 from worker.resources import Resources
-from worker.searching import search
-from worker.settings import Settings
 
 ROWS, DIMENSION = 100_000, 1536
 QUERIES, K = 300, 10
 SEALED_MEANWHILE = 3
 MOST_TIMES, MOST_MS = 3, 100
 TENANT = "acme"
-
-Work = Callable[[Settings, Event], None]
+INGEST: Work = partial(company.ingest, tenant=TENANT)
+PHASES: dict[str, tuple[Work, ...]] = {
+    "at rest": (),
+    "beside sealing and ingestion": (INGEST, company.seal),
+    "and merging": (INGEST, company.seal, company.compact),
+}
 
 
 def run(scale: float) -> Report:
@@ -62,25 +56,27 @@ class Phase:
     """Seconds of each search, how many rows came meanwhile, and the segments without and with an index."""
 
     name: str
-    taken: list[float]
+    taken: Sequence[float]
     written: int
     segments: int
 
     def quantile(self, share: float) -> float:
         """Give a latency, in milliseconds."""
-        return 1e3 * float(np.quantile(self.taken, share))
+        return quantiles(self.taken, share)[0]
 
 
 def _phase(resources: Resources, queries: int, name: str, works: Sequence[Work]) -> Phase:
-    before, written = _done(resources), _rows(resources)
-    with _company(resources.settings, works):
-        taken = _latencies(
-            resources, queries, lambda: not works or _done(resources) >= before + SEALED_MEANWHILE
-        )
-        visible = _ask(
-            resources, "SELECT count(*) FROM segments WHERE state IN ('open', 'sealing', 'sealed')"
-        )
-    return Phase(name, taken, _rows(resources) - written, visible)
+    before, written = times_sealed(resources), rows_written(resources)
+    searches = nearest_to(Clustered(DIMENSION), tenant=TENANT, k=K)
+    enough = partial(_is_enough, resources, before if works else None)
+    with company.company(resources.settings, works):
+        asked = ask(resources, until(searches, queries, enough))
+        visible = visible_segments(resources)
+    return Phase(name, asked.taken, rows_written(resources) - written, visible)
+
+
+def _is_enough(resources: Resources, before: int | None) -> bool:
+    return before is None or times_sealed(resources) >= before + SEALED_MEANWHILE
 
 
 def _fill(resources: Resources, rows: int) -> None:
@@ -88,99 +84,10 @@ def _fill(resources: Resources, rows: int) -> None:
     writer = ReadyWriter(resources, TENANT, "at rest")
     written = 0
     while written < rows:
-        while written < rows and _may_write(resources):
+        while written < rows and may_write(resources):
             written += writer.write()
         run_chore(resources, "seal")
     run_chore(resources, "compact")
-
-
-def _may_write(resources: Resources) -> bool:
-    with transaction(resources.engine) as connection:
-        return segments.has_room(connection, resources.settings, DOCUMENTS * CHUNKS)
-
-
-def _latencies(resources: Resources, queries: int, enough: Callable[[], bool]) -> list[float]:
-    """Time searches one after the other, at least so many and until it is enough, in seconds."""
-    asked = Clustered(DIMENSION).draw(queries, seed=0)
-    taken: list[float] = []
-    while len(taken) < queries or not enough():
-        begun = time.perf_counter()
-        hits = search(resources, "", tenant=TENANT, k=K, vector=asked[len(taken) % queries])
-        taken.append(time.perf_counter() - begun)
-        assert len(hits) == K
-    return taken
-
-
-@contextmanager
-def _company(settings: Settings, works: Sequence[Work]) -> Iterator[None]:
-    """Do these works in a process each, meanwhile."""
-    context = multiprocessing.get_context("spawn")
-    over = context.Event()
-    others = [context.Process(target=work, args=(settings, over)) for work in works]
-    for other in others:
-        other.start()
-    try:
-        yield
-    finally:
-        over.set()
-        for other in others:
-            other.join()
-    if any(other.exitcode for other in others):
-        raise RuntimeError("a process that ran beside the searches failed")
-
-
-def _ingest(settings: Settings, over: Event) -> None:
-    collect_garbage_rarely()
-    resources = Resources(settings)
-    writer = ReadyWriter(resources, TENANT, f"meanwhile {os.getpid()}")
-    while not over.is_set():
-        if _may_write(resources):
-            writer.write()
-        else:
-            over.wait(0.1)
-    resources.close()
-
-
-def _seal(settings: Settings, over: Event) -> None:
-    _repeat(settings, over, "seal")
-
-
-def _compact(settings: Settings, over: Event) -> None:
-    _repeat(settings, over, "compact")
-
-
-def _repeat(settings: Settings, over: Event, chore: str) -> None:
-    resources = Resources(settings)
-    while not over.wait(1):
-        try:
-            run_chore(resources, chore, stopping=over.is_set)
-        except DBAPIError:
-            if not over.is_set():  # else it was cancelled, and has undone itself
-                raise
-    resources.close()
-
-
-def _done(resources: Resources) -> int:
-    """Count the times a segment was sealed."""
-    return _ask(
-        resources, "SELECT coalesce(sum(jsonb_array_length(details -> 'sealed')), 0) FROM maintenance_runs"
-    )
-
-
-def _rows(resources: Resources) -> int:
-    return _ask(resources, "SELECT coalesce(sum(total_chunks), 0) FROM documents")
-
-
-def _ask(resources: Resources, statement: str) -> int:
-    with transaction(resources.engine) as connection:
-        return int(connection.execute(text(statement)).scalar_one())
-
-
-PHASES: dict[str, tuple[Work, ...]] = {
-    "at rest": (),
-    "beside sealing and ingestion": (_ingest, _seal),
-    "and merging": (_ingest, _seal, _compact),
-}
 
 
 def _report(report: Report, phases: Sequence[Phase]) -> None:

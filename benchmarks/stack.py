@@ -12,12 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from pydantic import SecretStr
 from sqlalchemy import text
 
 from worker import broker
 from worker.db import operations
 from worker.db.engine import single_connection_engine, transaction
+from worker.db.logins import PREFIX, role_urls
 from worker.db.migrate import migrate
+from worker.db.roles import make_roles
 from worker.dispatch import fill_window, republish
 from worker.embedded import start_postgres, start_valkey
 from worker.resources import close_resources, resources
@@ -56,8 +59,9 @@ class Stack:
         }
 
     def shown_settings(self) -> dict[str, Any]:
-        """Give the settings the figures depend on."""
-        return {name.upper(): getattr(self.settings, name) for name in SHOWN}
+        """Give the settings the figures depend on, and the server's memory for pages."""
+        mine = {name.upper(): getattr(self.settings, name) for name in SHOWN}
+        return mine | {"SHARED_BUFFERS": self.ask("SHOW shared_buffers")}
 
     def ask(self, statement: str) -> Any:
         """Run a statement outside any transaction; gives its first value, if any."""
@@ -89,38 +93,52 @@ class Stack:
                 time.sleep(max(POLL_SECONDS, 20 * (time.monotonic() - asked)))
 
     @contextmanager
-    def workers(self, processes: int, *, recycle: bool = True) -> Iterator[psutil.Process]:
-        """Run an ingest worker with so many pool processes; gives its parent process.
+    def workers(
+        self, processes: int, *, kind: str = "ingest", recycle: bool = True
+    ) -> Iterator[psutil.Process]:
+        """Run a worker with so many pool processes; gives its parent process.
 
-        As `ingest worker ingest` does; without `recycle`, no pool process is ever replaced by a new one.
+        As `ingest worker KIND` does, where one for searches has one process; without `recycle`, no pool
+        process of an ingest worker is ever replaced by a new one.
         """
         log = self.folder / "worker.log"
         with log.open("ab") as out:
             process = subprocess.Popen(
-                _command(processes, recycle=recycle),
+                _command(kind, processes, recycle=recycle),
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 env=child_environment(INGEST_CONCURRENCY=str(processes), LOG_LEVEL="WARNING"),
             )
         try:
-            self._wait_for(process, processes, log)
+            self._wait_for(process, kind, processes, log)
             yield psutil.Process(process.pid)
         finally:
             _stop(process)
 
-    def _wait_for(self, process: "subprocess.Popen[bytes]", slots: int, log: Path) -> None:
+    def _wait_for(self, process: "subprocess.Popen[bytes]", kind: str, slots: int, log: Path) -> None:
         limit = time.monotonic() + START_SECONDS
         while time.monotonic() < limit and process.poll() is None:
             with transaction(resources().engine) as connection:
-                if operations.live_slots(connection, "ingest", self.settings.heartbeat_seconds) == slots:
+                if operations.live_slots(connection, kind, self.settings.heartbeat_seconds) == slots:
                     return
             time.sleep(0.2)
         raise RuntimeError(f"the worker did not start:\n{log.read_text()[-3000:]}")
 
 
-def _command(processes: int, *, recycle: bool) -> Sequence[str]:
+def with_search_role(settings: Settings) -> Settings:
+    """Give settings whose searches go by the search role, which is made."""
+    return settings.model_copy(update={"search_database_url": SecretStr(search_url(settings))})
+
+
+def search_url(settings: Settings) -> str:
+    """Make the roles of a database; gives where the search role finds it."""
+    make_roles(settings)
+    return role_urls(settings, PREFIX, {})["SEARCH_DATABASE_URL"].render_as_string(hide_password=False)
+
+
+def _command(kind: str, processes: int, *, recycle: bool) -> Sequence[str]:
     if recycle:
-        return [sys.executable, "-m", "worker.cli", "worker", "ingest"]
+        return [sys.executable, "-m", "worker.cli", "worker", kind]
     plain = [sys.executable, "-m", "celery", "-A", "worker.app", "worker", "-Q", "interactive,ingest"]
     return [*plain, "-c", str(processes), "-l", "WARNING", "--max-tasks-per-child", "1000000"]
 
