@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import json
 import re
 import shlex
 from collections.abc import Iterator
@@ -13,8 +14,10 @@ import pytest
 import yaml
 from typer.main import get_command
 
+from worker import search
 from worker.cli.commands import application
 from worker.errors import Exit
+from worker.queries import Query, read_query
 from worker.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -109,8 +112,22 @@ def check_ingest(arguments: list[str]) -> None:
         return
     name, *rest = arguments
     assert name in COMMANDS, f"there is no `ingest {name}`"
-    if "--help" not in rest:
-        COMMANDS[name].make_context(name, rest)
+    if "--help" in rest:
+        return
+    given = COMMANDS[name].make_context(name, rest).params
+    if name == "search":
+        check_query(given)
+
+
+def check_query(given: dict[str, Any]) -> None:
+    """Have what `ingest search` is given read as a query."""
+    objects = {name: json.loads(given[name] or "null") for name in ("filters", "weights")}
+    paths = {"source_path": given["path"]} if given["path"] else {}
+    named = {
+        name: given[name] or None for name in ("like", "mode", "metric", "fusion", "language", "neighbours")
+    }
+    asked = {**named, "weights": objects["weights"], "filter": (objects["filters"] or {}) | paths}
+    assert read_query(asked, text=given["query"] or None, k=given["results"])
 
 
 def check_make(arguments: list[str]) -> None:
@@ -201,3 +218,5 @@ def check_call(call: ast.Call, names: dict[str, Any]) -> None:
             return
     keywords = {keyword.arg: None for keyword in call.keywords if keyword.arg}
     inspect.signature(called).bind(*call.args, **keywords)
+    if called is search:
+        assert keywords.keys() <= Query.model_fields.keys(), ast.unparse(call)
