@@ -1,6 +1,7 @@
 """What one process owns: settings, engine, embedder. Built after the fork, closed at exit."""
 
 import os
+import threading
 from collections.abc import Callable
 from functools import cached_property, lru_cache
 from typing import TypeVar
@@ -25,7 +26,7 @@ class Resources:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._vocabulary = Vocabulary()
+        self._mine = threading.local()
 
     @cached_property
     def engine(self) -> Engine:
@@ -66,10 +67,14 @@ class Resources:
 
     @property
     def vocabulary(self) -> Vocabulary:
-        """The terms of the next batch: those of the ones before, as long as they are not too many."""
-        if self._vocabulary.is_full:
-            self._vocabulary = Vocabulary()
-        return self._vocabulary
+        """The terms of the next batch: those of the ones before, as long as they are not too many.
+
+        Each thread has its own: two that load at once would give two terms one number.
+        """
+        found: Vocabulary | None = getattr(self._mine, "vocabulary", None)
+        if found is None or found.is_full:
+            found = self._mine.vocabulary = Vocabulary()
+        return found
 
     def transact(self, question: Callable[[Connection], T], statement_seconds: int = 60) -> T:
         """Run one transaction, again where a passing trouble undid it.

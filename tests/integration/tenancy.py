@@ -1,5 +1,6 @@
 """A database of two tenants, made by SQL alone, and its roles. What is the stranger's says SECRET."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -11,7 +12,8 @@ from worker.db.grants import Role
 from worker.db.logins import role_names
 from worker.db.migrate import migrate
 from worker.db.roles import make_roles
-from worker.settings import Settings
+from worker.embedded import RunningValkey
+from worker.settings import read_settings
 
 DIMENSION = 16
 ROWS = 4_000  # of a sealed leaf; one in eight is ours
@@ -62,8 +64,14 @@ class World:
         return create_engine(url, pool_size=pool_size, max_overflow=0, hide_parameters=True)
 
 
-def build(settings: Settings, prefix: str) -> World:
+def build(new_database: Callable[[str | None], str], valkey: RunningValkey, prefix: str) -> World:
     """Make it all in an empty database."""
+    settings = read_settings(
+        database_url=new_database(None),
+        broker_url=valkey.url,
+        embedding_provider="none",
+        embedding_dimension=DIMENSION,
+    )
     migrate(settings)
     make_roles(settings, prefix)
     engine = single_connection_engine(settings.database_url)

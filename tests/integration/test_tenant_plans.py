@@ -11,7 +11,6 @@ from tests.integration.tenancy import DIMENSION, OPEN, SEALED, World, build
 from worker.db.grants import Role
 from worker.db.tenants import set_tenant, tenant_transaction
 from worker.embedded import RunningValkey
-from worker.settings import read_settings
 
 QUERY = str([1.0] + [0.1] * (DIMENSION - 1))
 SEGMENTS = ", ".join(map(str, (*SEALED, OPEN)))
@@ -26,13 +25,7 @@ WHERE segment IN ({SEGMENTS}) AND tenant_id = '{{tenant}}' AND term = ANY(ARRAY[
 
 @pytest.fixture(scope="module")
 def world(new_database: Callable[[str | None], str], valkey: RunningValkey) -> World:
-    settings = read_settings(
-        database_url=new_database(None),
-        broker_url=valkey.url,
-        embedding_provider="none",
-        embedding_dimension=DIMENSION,
-    )
-    return build(settings, "plans_")
+    return build(new_database, valkey, "plans_")
 
 
 @pytest.fixture(params=[Role.SEARCH, Role.INGEST, Role.OWNER], scope="module")

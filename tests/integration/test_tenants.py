@@ -19,7 +19,6 @@ from worker.db import policies
 from worker.db.grants import Role
 from worker.db.tenants import set_tenant, tenant_named, tenant_transaction
 from worker.embedded import RunningValkey
-from worker.settings import read_settings
 
 READABLE = [table for table in policies.TENANT_TABLES if table != "batches"]
 LEAVES = ["chunks_s000001", "chunks_s000003", "chunks_s000004", "chunks_trash", "postings_s000001"]
@@ -29,13 +28,7 @@ OURS_IN_SIGHT = (2 * ROWS + ROWS // 4 + 80) // 8
 
 @pytest.fixture(scope="module")
 def world(new_database: Callable[[str | None], str], valkey: RunningValkey) -> World:
-    settings = read_settings(
-        database_url=new_database(None),
-        broker_url=valkey.url,
-        embedding_provider="none",
-        embedding_dimension=DIMENSION,
-    )
-    return build(settings, "attack_")
+    return build(new_database, valkey, "attack_")
 
 
 @pytest.fixture(scope="module")

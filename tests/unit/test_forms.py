@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from worker.steps.forms import PART, TOKEN, forms
-from worker.steps.terms import bounded, languages, term_of, token_terms
+from worker.steps.terms import bounded, term_of, token_terms
+from worker.types import LANGUAGES
 
 TEXTS = {
     "parse_args": "parse_args parse args",
@@ -100,7 +101,7 @@ texts = st.lists(
 
 
 @settings(max_examples=500, deadline=None)
-@given(texts, st.sampled_from(sorted(languages())))
+@given(texts, st.sampled_from(sorted(LANGUAGES)))
 def test_what_is_looked_for_is_what_is_indexed(text: str, language: str) -> None:
     for token in TOKEN.findall(text):
         asked = {term_of(form, language) if stem else bounded(form) for form, stem, _ in forms(token)}

@@ -11,9 +11,9 @@ from worker.steps.terms import (
     Vocabulary,
     bounded,
     language_term,
-    languages,
     term_of,
 )
+from worker.types import LANGUAGES
 
 
 def terms(text: str, language: str = "english", headings: tuple[str, ...] = ()) -> list[str]:
@@ -50,7 +50,7 @@ def test_an_identifier_is_found_in_small_letters_and_by_its_parts() -> None:
 
 
 def test_languages_are_those_of_the_library_and_none() -> None:
-    assert {"english", "german", "japanese", NO_LANGUAGE} - languages() == {"japanese"}
+    assert {"english", "german", "japanese", NO_LANGUAGE} - LANGUAGES == {"japanese"}
     with pytest.raises(KeyError):
         Vocabulary().ids("text", "japanese")
 

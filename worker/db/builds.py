@@ -75,8 +75,11 @@ def analyze(connection: Connection, leaf: str) -> None:
 
 
 def vacuum(connection: Connection, table: str) -> None:
-    """Take away what was deleted, where nobody keeps the table locked."""
-    connection.execute(text(f"VACUUM (ANALYZE, SKIP_LOCKED) {table}"))
+    """Take away what was deleted.
+
+    SKIP_LOCKED: who holds the table now does not queue everybody else behind us.
+    """
+    connection.execute(text(f'VACUUM (ANALYZE, SKIP_LOCKED) "{table}"'))
 
 
 def _is_parallel(connection: Connection) -> bool:

@@ -11,9 +11,10 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from worker.db.segments import in_list
+from worker.steps.terms import language_term
 from worker.types import LANGUAGES
 
-_LANGUAGE_TERMS = [f"#{language}" for language in sorted(LANGUAGES)]
+_LANGUAGES = {language_term(language): language for language in LANGUAGES}
 
 
 class Corpus(NamedTuple):
@@ -42,12 +43,12 @@ def corpus(connection: Connection, tenant_id: UUID, visible: Sequence[int]) -> C
             SELECT term, sum(chunks) AS chunks, sum(occurrences) AS length FROM postings
             WHERE segment IN ({in_list(visible)}) AND tenant_id = :tenant_id AND term = ANY(:terms)
             GROUP BY term ORDER BY 2 DESC, 1"""),
-        {"tenant_id": tenant_id, "terms": _LANGUAGE_TERMS},
+        {"tenant_id": tenant_id, "terms": list(_LANGUAGES)},
     ).all()
     return Corpus(
         sum(int(row.chunks) for row in found),
         sum(int(row.length) for row in found),
-        tuple(row.term.removeprefix("#") for row in found),
+        tuple(_LANGUAGES[row.term] for row in found),
     )
 
 

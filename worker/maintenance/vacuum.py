@@ -4,6 +4,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
+from worker.db import builds
 from worker.resources import Resources
 
 MOST_TABLES = 20
@@ -22,8 +23,7 @@ def run(resources: Resources, connection: Connection) -> dict[str, Any]:  # noqa
     locked: list[str] = []
     for table in due[:MOST_TABLES]:
         before = _times(connection, table)
-        # SKIP_LOCKED: who holds the table now does not queue everybody else behind us
-        connection.execute(text(f'VACUUM (ANALYZE, SKIP_LOCKED) "{table}"'))
+        builds.vacuum(connection, table)
         (done if _times(connection, table) > before else locked).append(table)
     return {"vacuumed": done, "locked": locked, "still_due": due[MOST_TABLES:]}
 

@@ -29,19 +29,13 @@ _KNOWN_TOKENS = 32_768  # of a process, all languages together: some 10 MB
 TermIds = NDArray[np.uint32]
 
 
-@cache
-def languages() -> frozenset[str]:
-    """Give the languages a document may have: Snowball's, and `none`, in which words are left as they are."""
-    return frozenset([NO_LANGUAGE, *Stemmer.algorithms()])
-
-
 def language_term(language: str) -> str:
     """Name the term whose postings are all chunks of a language."""
     return f"#{language}"
 
 
 def term_of(form: str, language: str) -> str:
-    """Give the term of a word in a language. Raises KeyError for one that `languages` does not have."""
+    """Give the term of a word in a language. Raises KeyError for one that Snowball does not have."""
     return bounded(_stemmer(language).stemWord(form) or form) if language != NO_LANGUAGE else bounded(form)
 
 
