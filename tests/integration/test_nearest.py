@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from sqlalchemy import Connection, event, text
 
 from worker.db import filters, nearest, segments
-from worker.db.engine import driver_url, single_connection_engine, transaction
+from worker.db.engine import attempt, driver_url, single_connection_engine, transaction
 from worker.db.grants import Role
 from worker.db.likeness import Likeness, likeness
 from worker.db.logins import role_names
@@ -20,7 +20,7 @@ from worker.db.migrate import migrate
 from worker.db.nearest import Candidate, Found, candidates, ef_search, most_counted, score
 from worker.db.roles import make_roles
 from worker.db.segments import Seen
-from worker.db.tenants import set_tenant, tenant_named
+from worker.db.tenants import enter
 from worker.errors import IngestError
 from worker.maintenance.run import run_chore
 from worker.queries import read_query
@@ -127,15 +127,14 @@ class Searcher:
     def __init__(self, resources: Resources) -> None:
         self.resources = resources
         self.settings: Settings = resources.settings
-        self.engine = resources.search_engine.execution_options(isolation_level="REPEATABLE READ")
+        self.engine = resources.search_engine
         self.plans: list[str] = []
 
     @contextmanager
     def opened(self, tenant: str = "acme") -> Iterator[tuple[Connection, UUID, Seen]]:
-        with transaction(self.engine, 60) as connection:
-            tenant_id = tenant_named(connection, tenant)
+        with transaction(self.engine, 60, reading=True) as connection:
+            tenant_id = enter(connection, tenant)
             assert tenant_id
-            set_tenant(connection, tenant_id)
             yield connection, tenant_id, segments.seen(connection)
 
     def __call__(
@@ -380,7 +379,8 @@ def test_sealed_segments_are_read_by_their_index_and_the_open_one_is_compared(
 def test_what_follows_in_the_transaction_may_sort(search: Searcher) -> None:
     with search.opened() as (opened, tenant_id, seen):
         reach = filters.resolve(opened, tenant_id, read_query(text="x").filter, most=100)
-        found = candidates(opened, QUERY, reach=reach, seen=seen, k=10, settings=search.settings)
+        with attempt(opened, 60):
+            found = candidates(opened, QUERY, reach=reach, seen=seen, k=10, settings=search.settings)
         assert found.note == "by the vector indexes"
         assert opened.execute(text("SHOW enable_sort")).scalar_one() == "on"
 

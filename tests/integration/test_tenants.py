@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from tests.integration.tenancy import DIMENSION, OPEN, ROWS, SEALED, SECRET, World, build
 from worker.db import policies
 from worker.db.grants import Role
-from worker.db.tenants import set_tenant, tenant_named, tenant_transaction
+from worker.db.tenants import enter, set_tenant, tenant_transaction
 from worker.embedded import RunningValkey
 
 READABLE = [table for table in policies.TENANT_TABLES if table != "batches"]
@@ -427,7 +427,7 @@ def test_turning_row_security_off_shows_nothing(world: World, pooled: Engine) ->
         connection.execute(text("SET LOCAL row_security = off"))
         for table in READABLE:
             assert refused(connection, f"SELECT 1 FROM {table}") is pg.InsufficientPrivilege
-        assert tenant_named(connection, "ours") == world.ours
+        assert enter(connection, "ours") == world.ours
 
 
 def test_statistics_tell_nothing_of_what_is_in_the_tables(world: World, pooled: Engine) -> None:
@@ -449,9 +449,9 @@ def test_statistics_tell_nothing_of_what_is_in_the_tables(world: World, pooled: 
 
 def test_a_name_gives_an_id_and_nothing_else(world: World, pooled: Engine) -> None:
     with nobody(pooled) as connection:
-        assert tenant_named(connection, "theirs") == world.theirs
+        assert enter(connection, "theirs") == world.theirs
         for name in ("", "nobody", "%", "' OR true --", "THEIRS", "theirs ", "\0theirs", "\ud800"):
-            assert tenant_named(connection, name) in {None, world.theirs if name == "\0theirs" else None}
+            assert enter(connection, name) in {None, world.theirs if name == "\0theirs" else None}
         assert connection.execute(text("SELECT tenant_named(NULL)")).scalar_one() is None
         assert connection.execute(text("SELECT count(*) FROM tenants")).scalar_one() == 0
 
@@ -466,8 +466,8 @@ def test_the_function_that_names_cannot_be_led_astray(world: World, pooled: Engi
                     CREATE OPERATOR pg_temp.= (LEFTARG = text, RIGHTARG = text, FUNCTION = pg_temp.texteq);
                     SET LOCAL search_path = pg_temp, public, pg_catalog""")
         )
-        assert tenant_named(connection, "theirs") == world.theirs
-        assert tenant_named(connection, "nobody") is None
+        assert enter(connection, "theirs") == world.theirs
+        assert enter(connection, "nobody") is None
         connection.rollback()
 
 

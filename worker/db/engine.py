@@ -21,6 +21,7 @@ T = TypeVar("T")
 # manual, appendix A). A connection cut by the kernel or an idle-in-transaction
 # timeout carries no code at all.
 _RETRYABLE = ("08", "57P0", "57014", "40001", "40P01", "55P03", "53", "58030", "25P03", "25P04", "25006")
+_READING = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY; "
 _KEEPALIVES = {
     "connect_timeout": 5,
     "keepalives_idle": 10,
@@ -63,14 +64,18 @@ def single_connection_engine(url: SecretStr, application: str = "ingest") -> Eng
 
 
 @contextmanager
-def transaction(engine: Engine, statement_seconds: int = 60, lock_seconds: int = 5) -> Iterator[Connection]:
+def transaction(
+    engine: Engine, statement_seconds: int = 60, lock_seconds: int = 5, *, reading: bool = False
+) -> Iterator[Connection]:
     """Run one bounded transaction: commits at the end, rolls back on any exception.
 
+    `reading`: it sees one snapshot throughout and refuses to write, whatever it is asked.
     SET LOCAL keeps the limits right behind a transaction pooler.
     """
     with engine.begin() as connection:
         connection.execute(
             text(
+                f"{_READING if reading else ''}"
                 f"SET LOCAL statement_timeout = '{statement_seconds}s';"
                 f" SET LOCAL lock_timeout = '{lock_seconds}s';"
                 " SET LOCAL idle_in_transaction_session_timeout = '60s'"
@@ -79,14 +84,20 @@ def transaction(engine: Engine, statement_seconds: int = 60, lock_seconds: int =
         yield connection
 
 
-def read_only(connection: Connection) -> None:
-    """Have this transaction refuse to write, whatever it is asked."""
-    connection.execute(text("SET TRANSACTION READ ONLY"))
+@contextmanager
+def attempt(connection: Connection, seconds: float) -> Iterator[None]:
+    """Run a part of a reading transaction, each of its statements bounded; the rest can go on without it.
 
-
-def statement_timeout(connection: Connection, seconds: float) -> None:
-    """Bound each statement of this transaction, from here on."""
-    connection.execute(text(f"SET LOCAL statement_timeout = {max(int(seconds * 1000), 1)}"))
+    At its end everything it set is undone. Where the database refused it, DBAPIError is raised. No
+    `begin_nested`: that takes two more round trips, and a search has four such parts.
+    """
+    milliseconds = max(int(seconds * 1000), 1)
+    connection.execute(text(f"SAVEPOINT attempt; SET LOCAL statement_timeout = {milliseconds}"))
+    try:
+        yield
+    finally:
+        if not connection.invalidated:
+            connection.execute(text("ROLLBACK TO attempt"))
 
 
 def clock(connection: Connection) -> datetime:

@@ -81,8 +81,8 @@ def candidates(
 ) -> Found:
     """Give the k nearest chunks within reach: by distance, and where that is equal by id.
 
-    Call it in a REPEATABLE READ transaction, with `seen` read in it: the list of segments and their rows
-    must be of one snapshot, or a chunk that moves between them would be seen twice or never.
+    Call it in an `attempt` of a transaction for `reading`, with `seen` read in it: the list of segments and
+    their rows must be of one snapshot, or a chunk that moves between them would be seen twice or never.
     Raises IngestError where another metric than the indexed one would read more than MOST_COMPARED.
     """
     plan: list[str] | None = [] if explain else None
@@ -131,7 +131,7 @@ class _Search(NamedTuple):
 
     def exact(self) -> list[Candidate]:
         """Compare all."""
-        _set(self.connection)
+        _set(self.connection, ("enable_sort", "on"))
         return self._ask(self._one_by_one(self.seen.all))
 
     def indexed(self, passing: float) -> list[Candidate]:
@@ -145,9 +145,7 @@ class _Search(NamedTuple):
             ("hnsw.max_scan_tuples", max(_MOST_VISITED, round(_VISITED_EACH * self.k / passing))),
             ("enable_sort", "off"),  # what it guesses of a filter on metadata is far from what was counted
         )
-        found = self._ask(" UNION ALL ".join(f"({branch})" for branch in branches))
-        _set(self.connection, ("enable_sort", "DEFAULT"))  # what follows in this transaction may sort
-        return found
+        return self._ask(" UNION ALL ".join(f"({branch})" for branch in branches))
 
     def _one_by_one(self, among: Sequence[int]) -> str:
         """Give the exact way. `+ 0`: no vector index gives this order, whatever else the planner thinks."""
@@ -194,7 +192,7 @@ def ef_search(configured: int, k: int, seen: Seen, passing: float) -> int:
 
 
 def _set(connection: Connection, *settings: tuple[str, str | int]) -> None:
-    """Set these for the transaction. A generic plan costs thirty times a custom one; so may JIT."""
+    """Set these for the attempt. A generic plan costs thirty times a custom one; so may JIT."""
     usual = (("plan_cache_mode", "force_custom_plan"), ("jit", "off"))
     connection.execute(text("; ".join(f"SET LOCAL {name} TO {value}" for name, value in (*usual, *settings))))
 
@@ -222,7 +220,7 @@ def _share(connection: Connection, reach: Reach, seen: Seen) -> float:
 
 def literal(vector: Sequence[float]) -> str:
     """Write a vector as pgvector reads it: nine digits are a number of single precision."""
-    return f"[{','.join(f'{float(number):.9g}' for number in vector)}]"
+    return f"[{','.join(['%.9g'] * len(vector)) % tuple(vector)}]"
 
 
 def _candidate(row: Row[Any]) -> Candidate:

@@ -32,12 +32,15 @@ def set_tenant(connection: Connection, tenant_id: UUID) -> None:
     connection.execute(text("SELECT set_config('app.tenant', :tenant, true)"), {"tenant": str(tenant_id)})
 
 
-def tenant_named(connection: Connection, name: str) -> UUID | None:
-    """Give the id of a tenant, None where there is none of this name. No tenant need be set."""
-    found: UUID | None = connection.execute(
-        text("SELECT tenant_named(:name)"), {"name": storable(name)}
-    ).scalar_one()
-    return found
+def enter(connection: Connection, name: str) -> UUID | None:
+    """As `set_tenant`, by name; gives the id. None, and no rows to be seen, where there is no such tenant."""
+    entered = connection.execute(
+        text("""SELECT id, set_config('app.tenant', coalesce(id::text, ''), true)
+                FROM tenant_named(:name) AS id"""),
+        {"name": storable(name)},
+    )
+    tenant_id: UUID | None = entered.one().id
+    return tenant_id
 
 
 def known_scope(connection: Connection, tenant: str, project: str | None = None) -> Scope:

@@ -14,9 +14,9 @@ What raises IngestError was asked wrongly; what is late or fails is left out and
 
 from dataclasses import replace
 
-from worker.db.engine import read_only, transaction
+from worker.db.engine import transaction
 from worker.errors import NoAnswerError
-from worker.queries import Query
+from worker.queries import Mode, Query
 from worker.resources import Resources
 from worker.searching import explaining, recording
 from worker.searching.asking import Asked, ask
@@ -37,10 +37,8 @@ def search(resources: Resources, query: Query) -> Answer:
     seconds = resources.settings.search_timeout_seconds
     stages = Stages(seconds)
     asked = ask(resources, query, stages)
-    engine = resources.search_engine.execution_options(isolation_level="REPEATABLE READ")
-    with transaction(engine, seconds) as connection:
+    with transaction(resources.search_engine, seconds, reading=True) as connection:
         with stages.timed("select"):
-            read_only(connection)
             snapshot = Snapshot(connection, query, resources.settings)
         answer = _answer(snapshot, query, asked, stages)
     answer = replace(answer, latency_ms=dict(stages.latency_ms))
@@ -51,7 +49,10 @@ def search(resources: Resources, query: Query) -> Answer:
 
 
 def _answer(snapshot: Snapshot, query: Query, asked: Asked, stages: Stages) -> Answer:
-    common = stages.optional("words", snapshot.connection, lambda: Common(snapshot, asked))
+    wordless = query.mode is Mode.VECTOR and not query.text
+    common = (
+        None if wordless else stages.optional("words", snapshot.connection, lambda: Common(snapshot, asked))
+    )
     ranking = Ranker(snapshot, query, asked, common, stages).rank()
     if ranking.is_empty_handed:
         raise NoAnswerError(

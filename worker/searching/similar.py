@@ -47,7 +47,7 @@ class Similarity:
         self._metric = query.metric or snapshot.settings.embedding_metric
         self._reach = snapshot.reach
         if asked.vector is not None:
-            self._vector = [float(number) for number in asked.vector]
+            self._vector = asked.vector.tolist()
         else:
             self._vector = self._mean(query.like or ())
 

@@ -25,12 +25,11 @@ class Snapshot:
 
     def __init__(self, connection: Connection, query: Query, settings: Settings) -> None:
         """Look at what there is. Raises IngestError for a tenant or a project that there is not."""
-        tenant_id = tenants.tenant_named(connection, query.tenant)
+        tenant_id = tenants.enter(connection, query.tenant)
         if tenant_id is None:
             raise IngestError(
                 f"there is no tenant {query.tenant!r:.200}", "`ingest status` lists what there is"
             )
-        tenants.set_tenant(connection, tenant_id)
         self.connection, self.tenant_id, self.settings = connection, tenant_id, settings
         self.seen = segments.seen(connection)
         self.visible: Sequence[int] = self.seen.all

@@ -9,7 +9,7 @@ from typing import TypeVar
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from worker.db.engine import describe, is_retryable, statement_timeout
+from worker.db.engine import attempt, describe, is_retryable
 
 log = logging.getLogger(__name__)
 
@@ -51,8 +51,7 @@ class Stages:
         """
         with self.timed(name):
             try:
-                with connection.begin_nested():
-                    statement_timeout(connection, self.left * _SHARE)
+                with attempt(connection, self.left * _SHARE):
                     return work()
             except DBAPIError as error:
                 if connection.invalidated or not is_retryable(error):

@@ -38,7 +38,8 @@ def snippet(text: str, wanted: Mapping[str, float], language: str, longest: int 
 
     Without any, it is the beginning.
     """
-    matches = _cut(islice(_matches(text, wanted, language), _MOST_MATCHES), longest)
+    found = _matches(text, wanted, language) if wanted else ()
+    matches = _cut(islice(found, _MOST_MATCHES), longest)
     first, last = _best(matches, wanted, longest) if matches else (0, 0)
     shown = matches[first:last]
     start, end = _bounds(text, shown[0].start if shown else 0, shown[-1].end if shown else 0, longest)
