@@ -3,6 +3,7 @@
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any
 from uuid import UUID
 
@@ -17,7 +18,8 @@ from sqlalchemy.exc import DBAPIError
 
 from worker import Document, submit
 from worker.db import chunks, segments
-from worker.db.engine import driver_url
+from worker.db.copying import copy_out
+from worker.db.engine import describe, driver_url
 from worker.db.migrate import migrate
 from worker.resources import Resources
 from worker.settings import read_settings
@@ -226,3 +228,17 @@ def test_row_of_another_tenant_or_without_its_document_is_refused(
         with pytest.raises(DBAPIError, match="chunks_document_id_fkey"):
             chunks.copy_rows(connection, leaf, io.BytesIO(HEADER + row + TRAILER))
         connection.rollback()
+
+
+@pytest.mark.parametrize("count", [0, 1, 300])
+def test_rows_copied_out_are_those_of_the_query(count: int, connection: Connection) -> None:
+    query = "SELECT n::int8, repeat(%(text)s, n), sha256(n::text::bytea) FROM generate_series(1, %(count)s) n"
+    rows = copy_out(connection, query, {"text": "ä'%s", "count": count})
+    found = [(int.from_bytes(n), str(said, "utf-8"), bytes(digest)) for n, said, digest in rows]
+    assert found == [(n, "ä'%s" * n, sha256(str(n).encode()).digest()) for n in range(1, count + 1)]
+
+
+def test_copy_out_fails_as_other_statements_do(connection: Connection) -> None:
+    with pytest.raises(DBAPIError) as failed:
+        list(copy_out(connection, "SELECT 1 / %(zero)s", {"zero": 0}))
+    assert describe(failed.value) == "division by zero"

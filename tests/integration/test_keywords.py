@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, event, text
+from sqlalchemy import Connection, text
 
 from worker import Document, GivenChunk, delete, restore, set_language, submit
+from worker.db import keyword
 from worker.maintenance.run import run_chore
 from worker.queries import read_query
 from worker.resources import Resources
@@ -289,33 +290,22 @@ def test_explanation_tells_words_candidates_and_times(ask: Ask, drain: Drain) ->
     assert ask("ships").explanation is None
 
 
-def late(resources: Resources, table: str) -> Callable[[], None]:
-    """Make each statement that reads a table take longer than any stage may."""
-
-    def look(_c: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> tuple[str, Any]:
-        if f"FROM {table}" in statement and "entries" in statement:
-            return statement.replace("SELECT", "SELECT pg_sleep(60)::text,", 1), parameters
-        return statement, parameters
-
-    event.listen(resources.search_engine, "before_cursor_execute", look, retval=True)
-    return lambda: event.remove(resources.search_engine, "before_cursor_execute", look)
-
-
 class TestLateStages:
     @pytest.fixture
     def environment(self) -> dict[str, str]:
         return {"SEARCH_TIMEOUT_SECONDS": "2"}
 
     def test_late_keywords_are_dropped_and_the_rest_answers(
-        self, ask: Ask, drain: Drain, resources: Resources
+        self, ask: Ask, drain: Drain, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         put(TEXTS)
         drain()
-        stop = late(resources, "postings")
-        answer = ask("a ship", mode="hybrid")
+        late = keyword.POSTINGS.replace("SELECT", "SELECT pg_sleep(60)::text,", 1)
+        with monkeypatch.context() as patched:
+            patched.setattr(keyword, "POSTINGS", late)
+            answer = ask("a ship", mode="hybrid")
         assert answer.dropped == ("keyword",)
         assert {hit.scores.keys() == {"vector"} for hit in answer.hits} == {True}
-        stop()
         assert ask("a ship", mode="hybrid").dropped == ()
 
 

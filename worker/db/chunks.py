@@ -2,31 +2,20 @@
 
 import json
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 from uuid import UUID
 
 import numpy as np
-import psycopg2
 from numpy.typing import NDArray
 from sqlalchemy import Connection, text
-from sqlalchemy.exc import DBAPIError
 
 from worker.db import segments
+from worker.db.copying import Readable, copy_in
 from worker.db.leaves import TRASH
 from worker.steps.copyrows import COLUMNS
 from worker.steps.plan import Stored
 from worker.types import EmbeddingType
 
-
-class Readable(Protocol):
-    """What COPY reads from."""
-
-    def read(self, size: int = -1) -> bytes:
-        """Give at most `size` bytes, b"" at the end."""
-        ...
-
-
-_COPY_READ_BYTES = 1 << 20
 _VECTOR_HEADER_BYTES = 4
 _NUMBER = {EmbeddingType.VECTOR: ">f4", EmbeddingType.HALFVEC: ">f2"}
 
@@ -105,25 +94,7 @@ def draw_numbers(connection: Connection, count: int) -> list[int]:
 
 def copy_rows(connection: Connection, leaf: str, data: Readable) -> int:
     """Stream a binary COPY (header, rows, trailer) into a leaf; gives the number of rows."""
-    return copy_binary(connection, leaf, COLUMNS, data)
-
-
-def copy_binary(connection: Connection, table: str, columns: Sequence[str], data: Readable) -> int:
-    """Stream a binary COPY into columns of a table; gives the number of rows."""
-    driver: Any = connection.connection.driver_connection
-    statement = f"COPY {table} ({', '.join(columns)}) FROM STDIN (FORMAT binary)"
-    try:
-        with driver.cursor() as cursor:
-            cursor.copy_expert(statement, data, _COPY_READ_BYTES)
-            return int(cursor.rowcount)
-    except psycopg2.Error as error:
-        raise copy_error(statement, error) from error
-
-
-def copy_error(statement: str, error: psycopg2.Error) -> Exception:
-    """Wrap an error of the driver's own COPY as SQLAlchemy wraps all others: policy reads one family."""
-    wrapped: Exception = DBAPIError.instance(statement, None, error, psycopg2.Error, hide_parameters=True)
-    return wrapped
+    return copy_in(connection, leaf, COLUMNS, data)
 
 
 def remove_chunks(connection: Connection, document_ids: Sequence[UUID], chunk_ids: Sequence[UUID]) -> None:

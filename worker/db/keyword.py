@@ -10,6 +10,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
+from worker.db.copying import copy_out
 from worker.db.segments import in_list
 from worker.steps.terms import language_term
 from worker.types import LANGUAGES
@@ -33,7 +34,13 @@ class Postings(NamedTuple):
 
     term: str
     block: int
-    entries: bytes
+    entries: memoryview
+
+
+POSTINGS = """
+    SELECT term, block, string_agg(entries, '') FROM postings
+    WHERE segment IN ({segments}) AND tenant_id = %(tenant_id)s::uuid AND term = ANY(%(terms)s)
+    GROUP BY term, block ORDER BY term, block"""
 
 
 def corpus(connection: Connection, tenant_id: UUID, visible: Sequence[int]) -> Corpus:
@@ -70,11 +77,9 @@ def postings(
     connection: Connection, tenant_id: UUID, visible: Sequence[int], terms: Collection[str]
 ) -> list[Postings]:
     """Give the chunks that have these terms, a row a term and block."""
-    found = connection.execute(
-        text(f"""
-            SELECT term, block, string_agg(entries, '') AS entries FROM postings
-            WHERE segment IN ({in_list(visible)}) AND tenant_id = :tenant_id AND term = ANY(:terms)
-            GROUP BY term, block ORDER BY term, block"""),
-        {"tenant_id": tenant_id, "terms": list(terms)},
+    found = copy_out(
+        connection,
+        POSTINGS.format(segments=in_list(visible)),
+        {"tenant_id": str(tenant_id), "terms": list(terms)},
     )
-    return [Postings(row.term, row.block, bytes(row.entries)) for row in found]
+    return [Postings(str(term, "utf-8"), int.from_bytes(block), entries) for term, block, entries in found]

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection, Row, text
 
-from worker.db.chunks import Readable, copy_binary
+from worker.db.copying import Readable, copy_in
 from worker.db.leaves import postings_name
 from worker.db.segments import Segment, in_list
 from worker.steps.copyrows import HEADER, TRAILER, CopyStream
@@ -28,7 +28,7 @@ _ROWS_A_PART = 5_000
 
 def copy_rows(connection: Connection, segment: int, data: Readable) -> int:
     """Stream a binary COPY of postings into a segment's leaf; gives the number of rows."""
-    return copy_binary(connection, postings_name(segment), COLUMNS, data)
+    return copy_in(connection, postings_name(segment), COLUMNS, data)
 
 
 def is_scattered(connection: Connection, segment: int) -> bool:

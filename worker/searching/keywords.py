@@ -92,7 +92,7 @@ def rank(snapshot: Snapshot, asked: Asked, common: Common, depth: int) -> Keywor
 
 def _fetch(snapshot: Snapshot, words: Sequence[Word]) -> list[Fetched]:
     terms = {term for word in words for term in word.terms}
-    rows: dict[str, list[tuple[int, bytes]]] = {term: [] for term in terms}
+    rows: dict[str, list[tuple[int, memoryview]]] = {term: [] for term in terms}
     for row in snapshot.ask(keyword.postings, terms) if terms else ():
         rows[row.term].append((row.block, row.entries))
     return [
@@ -124,10 +124,11 @@ def _numbers(fetched: Fetched) -> Numbers:
 
 
 def _in_order(scored: Scored, depth: int, allowed: Numbers | None) -> Iterator[list[tuple[int, float]]]:
-    """Yield candidates, best first: some more than are wanted, for those that are no more; then many."""
+    """Yield candidates, best first: as many as are wanted; as many again, as some are no more; then many."""
     first = 2 * depth
     ranked = scored.best(first, allowed)
-    yield ranked
+    yield ranked[:depth]
+    yield ranked[depth:]
     if len(ranked) == first:
         rest = scored.best(MOST_LOOKED_AT, allowed)
         yield from (rest[start : start + _AT_ONCE] for start in range(first, len(rest), _AT_ONCE))

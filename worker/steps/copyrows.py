@@ -1,4 +1,4 @@
-"""Rows of `chunks` in PostgreSQL's binary COPY format (manual, "COPY", file formats).
+"""PostgreSQL's binary COPY format (manual, "COPY", file formats): rows of `chunks` written, any rows read.
 
 A row does not name its segment: a leaf's column default does, so rows are encoded before it is known
 which segment they go into.
@@ -94,6 +94,18 @@ def _field(data: bytes) -> bytes:
 
 
 _NO_METADATA = _field(_JSONB_VERSION + b"{}")
+
+
+def read_rows(data: memoryview) -> Iterator[Sequence[memoryview]]:
+    """Yield the fields of each row, none of which may be NULL."""
+    at = len(HEADER)
+    while (fields := int.from_bytes(data[at : at + 2], signed=True)) >= 0:
+        row, at = [], at + 2
+        for _ in range(fields):
+            start = at + _LENGTH.size
+            at = start + _LENGTH.unpack_from(data, at)[0]
+            row.append(data[start:at])
+        yield row
 
 
 class CopyStream:
