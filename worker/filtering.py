@@ -25,6 +25,7 @@ from worker.types import FileType
 
 MOST_NAMED = 1000
 MOST_KEYS = 50
+MOST_GLOBS = 30  # PostgreSQL keeps the last 32 regular expressions: more would be compiled for each document
 LONGEST_GLOB = 2000
 _DEEPEST = 10
 _LARGEST = 65_536
@@ -46,9 +47,9 @@ def _several(value: Any) -> Any:
 
 
 def _moment(value: Any) -> Any:
-    """Refuse numbers: pydantic would take them for seconds, or for milliseconds."""
-    if not isinstance(value, str | datetime):
-        raise ValueError("no date")  # noqa: TRY004 -- what pydantic turns into its own
+    """Refuse numbers, also as a string: pydantic would take them for seconds, or for milliseconds."""
+    if not isinstance(value, datetime) and not (isinstance(value, str) and "-" in value[1:]):
+        raise ValueError("no date")
     return value
 
 
@@ -84,7 +85,7 @@ def _matchable(glob: str) -> str:
 
 
 Glob = Annotated[str, Field(min_length=1, max_length=LONGEST_GLOB), AfterValidator(_matchable)]
-Globs = Annotated[tuple[Glob, ...], BeforeValidator(_several), Field(min_length=1, max_length=MOST_KEYS)]
+Globs = Annotated[tuple[Glob, ...], BeforeValidator(_several), Field(min_length=1, max_length=MOST_GLOBS)]
 FileTypes = Annotated[
     tuple[FileType, ...], BeforeValidator(_several), Field(min_length=1, max_length=MOST_KEYS)
 ]
@@ -94,7 +95,7 @@ Scalar = Annotated[StrictStr | StrictBool | StrictInt | StrictFloat, BeforeValid
 Scalars = Annotated[tuple[Scalar, ...], Field(min_length=1, max_length=MOST_NAMED)]
 Bound = Annotated[StrictStr | StrictInt | StrictFloat, BeforeValidator(_bounded)]
 
-_TIME = "a date or time as in ISO 8601"
+_TIME = "a date or time as in ISO 8601, with hyphens"
 _BOUND = "a finite number, or a string such as a date in ISO form"
 _SCALARS = f"a list of 1 to {MOST_NAMED:,} strings, finite numbers or booleans"
 _VALUE = f"a value of JSON, nested at most {_DEEPEST} deep, its numbers finite"
@@ -154,7 +155,7 @@ _NAMES = f"a name, or a list of 1 to {MOST_NAMED:,} names"
 _IDS = f"the id of a document, or a list of 1 to {MOST_NAMED:,}"
 _GLOBS = (
     f"a pattern of 1 to {LONGEST_GLOB:,} characters with up to {_MOST_WILDCARDS} of * ? **,"
-    f" or a list of up to {MOST_KEYS}"
+    f" or a list of up to {MOST_GLOBS}"
 )
 _FILE_TYPES = f"one or several of {', '.join(FileType)}"
 _PERIOD = '{"after": time, "before": time}, with one or both'

@@ -146,13 +146,14 @@ _PARTS: Mapping[str, type[Request]] = {**PARTS, "weights": Weights}
 def read_query(given: Mapping[str, Any] | None = None, /, **fields: Any) -> Query:
     """Make a Query of a JSON object, or of named fields; a field that is None counts as not given.
 
-    NULs are removed from every text, and lone surrogates replaced: no database holds them.
+    NULs are removed from every text, and lone surrogates replaced: no database holds them. In a name a NUL is
+    replaced, too: removed, it would make another field of it, say the tenant's of one a gateway let pass.
     Raises IngestError with one line that names the first field that does not fit.
     """
     if given is not None and not isinstance(given, Mapping):
         raise IngestError(f"a query is an object with fields, not {_shown(given)}")
     named = {**(given or {}), **fields}
-    known = {_clean(str(key), "a field"): value for key, value in named.items() if value is not None}
+    known = {_name(key): value for key, value in named.items() if value is not None}
     cleaned = {key: _listed(value) if key == "vector" else _clean(value, key) for key, value in known.items()}
     if isinstance(cleaned.get("text"), str):
         cleaned["text"] = cleaned["text"].strip()
@@ -176,13 +177,17 @@ def _listed(vector: Any) -> Any:
     return vector.tolist() if hasattr(vector, "tolist") else vector
 
 
+def _name(key: Any) -> str:
+    return storable(str(key).replace("\0", "\ufffd"))
+
+
 def _clean(value: Any, field: str, depth: int = 0) -> Any:
     if depth > _DEEPEST:
         raise IngestError(f"{_shown(field)} is nested over {_DEEPEST} deep")
     if isinstance(value, str):
         return storable(value)
     if isinstance(value, Mapping):
-        return {storable(str(key)): _clean(item, field, depth + 1) for key, item in value.items()}
+        return {_name(key): _clean(item, field, depth + 1) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_clean(item, field, depth + 1) for item in value]
     return value
@@ -193,7 +198,7 @@ def _explained(error: ErrorDetails) -> tuple[str, str]:
     if error["type"] == "said":
         return error["msg"], "give some words to look for" if error["msg"] == _EMPTY else ""
     path, model, allowed = _place(error["loc"])
-    if error["loc"][-1] == "[key]":
+    if error["loc"][-1] == "[key]" and error["type"] == "string_too_long":
         most = f"{LONGEST_GLOB:,} are allowed"
         return f"a name in {'.'.join(path[:-1])} has {len(error['input']):,} characters; {most}", ""
     where = ".".join(path)

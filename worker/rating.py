@@ -6,7 +6,7 @@ from sqlalchemy import Connection
 
 from worker.db import evaluations
 from worker.db.evaluations import Run
-from worker.db.tenants import known_scope, set_tenant
+from worker.db.tenants import enter
 from worker.errors import IngestError
 from worker.resources import resources
 from worker.steps.storable import storable
@@ -15,7 +15,7 @@ from worker.submitting import DEFAULT_TENANT
 __all__ = ["Run", "UnknownRunError", "rate", "runs"]
 
 THUMBS = (-1, 0, 1)
-LONGEST_COMMENT = 10_000
+LONGEST_COMMENT, MOST_RUNS = 10_000, 1000
 
 
 class UnknownRunError(IngestError):
@@ -41,10 +41,13 @@ def rate(
     said = None if comment is None else storable(comment)
 
     def change(connection: Connection) -> Run | None:
-        tenant_id = known_scope(connection, tenant).tenant_id
-        set_tenant(connection, tenant_id)
         return evaluations.rate(
-            connection, tenant_id, known, thumbs=thumbs, quality_score=quality_score, comment=said
+            connection,
+            enter(connection, tenant),
+            known,
+            thumbs=thumbs,
+            quality_score=quality_score,
+            comment=said,
         )
 
     run = resources().transact(change)
@@ -57,12 +60,12 @@ def rate(
 
 
 def runs(*, tenant: str = DEFAULT_TENANT, most: int = 20) -> list[Run]:
-    """Give the newest recorded searches of a tenant. Raises IngestError for an unknown one."""
+    """Give the newest recorded searches of a tenant, at most 1,000. Raises IngestError for an unknown one."""
+    if isinstance(most, bool) or not isinstance(most, int) or not 1 <= most <= MOST_RUNS:
+        raise IngestError(f"most must be a whole number from 1 to {MOST_RUNS:,}")
 
     def ask(connection: Connection) -> list[Run]:
-        tenant_id = known_scope(connection, tenant).tenant_id
-        set_tenant(connection, tenant_id)
-        return evaluations.newest(connection, tenant_id, most)
+        return evaluations.newest(connection, enter(connection, tenant), most)
 
     return resources().transact(ask)
 

@@ -46,10 +46,13 @@ class Resources:
         return open_embedder(self.settings)
 
     @cached_property
-    def embed_query(self) -> Callable[[str], NDArray[np.floating] | None]:
-        """Embed one query; those asked last are kept. What the model raises is not."""
+    def embed_query(self) -> Callable[[str, str], NDArray[np.floating] | None]:
+        """Embed one query of a tenant; those asked last are kept. What the model raises is not.
 
-        def embed(text: str) -> NDArray[np.floating] | None:
+        A tenant meets its own only: how fast an answer comes would tell what another one asked.
+        """
+
+        def embed(_tenant: str, text: str) -> NDArray[np.floating] | None:
             vectors = self.embedder.embed([text])
             return None if vectors is None else vectors[0]
 

@@ -78,7 +78,7 @@ def document_status(document_id: UUID, tenant: Tenant) -> dict[str, Any]:
 
 def _document(name: str | UUID, tenant: str) -> dict[str, Any]:
     for row in find([name], tenant=tenant):
-        if row.deleted_at is None:
+        if row.deleted_at is None and name in (row.source_path, row.document_id):
             shown = ("document_id", "source_path", "status", "searchable", "error_code", "error_message")
             return {field: getattr(row, field) for field in shown}
     raise HTTPException(404, f"there is no document {name}")

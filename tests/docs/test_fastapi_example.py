@@ -119,6 +119,11 @@ def test_errors_have_codes(client: TestClient, put: Submit, drain: Drain) -> Non
         ({"text": ""}, "the query is empty"),
         ({"text": "ship", "k": 0}, "k is 0; it must be a whole number between 1 and 1000"),
         ({"text": "ship", "colour": "red"}, "a query has no field 'colour'; it has "),
+        ({"text": "ship", "tenant\0": "other"}, "a query has no field 'tenant\ufffd'; it has "),
+        (
+            {"text": "ship", "tenant": "other", "tenant\0": "other"},
+            "a query has no field 'tenant\ufffd'; it has ",
+        ),
         ({"text": "ship", "\ud800": 1}, "a query has no field '\ufffd'; it has "),
         ({"vector": [float("nan")]}, "vector is nan; it must be a list of up to 4,000 numbers"),
     ):

@@ -189,6 +189,15 @@ def test_query_that_fails_is_named_and_has_found_nothing(evaluate: Evaluate) -> 
     assert result["error"].startswith("the query has 20,001 characters")
 
 
+def test_query_the_database_is_late_for_is_one_that_fails(evaluate: Evaluate, other: Connection) -> None:
+    other.execute(text("LOCK TABLE postings IN ACCESS EXCLUSIVE MODE"))
+    done = evaluate("--modes", "keyword", "--json", SEARCH_TIMEOUT_SECONDS="1")
+    assert done.returncode == Exit.FINDINGS, done.stderr
+    [result] = json.loads(done.stdout)["results"]
+    assert result["errors"] == len(QUERIES)
+    assert result["error"].startswith("the search took too long: ")
+
+
 def test_searches_of_an_evaluation_are_not_recorded(evaluate: Evaluate, connection: Connection) -> None:
     measured(evaluate("--modes", "keyword", "--json", SEARCH_RECORD_ALL="true"))
     assert connection.execute(text("SELECT count(*) FROM evaluation_runs")).scalar_one() == 0

@@ -13,7 +13,8 @@ from worker.db import keyword
 from worker.maintenance.run import run_chore
 from worker.queries import read_query
 from worker.resources import Resources
-from worker.searching import ranking, search
+from worker.searching import keywords, ranking, search, stages
+from worker.searching.similar import Similar, Similarity
 from worker.settings import Settings
 from worker.steps import bm25
 from worker.steps.terms import Vocabulary
@@ -145,6 +146,38 @@ def test_quoted_words_must_stand_in_the_text(ask: Ask, drain: Drain) -> None:
     assert set(names(ask("ship is safe"))) > {"harbour"}
 
 
+@pytest.mark.parametrize(
+    "quoted",
+    [
+        "db.schema",
+        "v1.2",
+        "acme.com",
+        "Foo::Bar",
+        "ERR-77",
+        "2026-01",
+        "데이터베이스",
+        "검색 시스템",
+        "market",
+    ],
+)
+def test_phrase_may_be_a_part_of_something_longer(ask: Ask, drain: Drain, quoted: str) -> None:
+    parts = "worker.db.schema v1.2.3 mail.acme.com std::Foo::Bar ERR-77-b 2026-01-05 U.S. market"
+    put({**TEXTS, "longer": f"{parts} 데이터베이스를 검색 시스템을"})
+    drain()
+    for mode in ("keyword", "hybrid"):
+        assert names(ask(f'"{quoted}"', mode=mode)) == ["longer"]
+
+
+def test_phrase_of_common_words_is_found_beside_a_rarer_word(
+    ask: Ask, drain: Drain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bm25, "_SMALL", 3)
+    put({f"doc{n}": f"to be, or to sleep; not number {n}" for n in range(8)})
+    put({"hamlet": "To be or not to be.", "author": "It is by Shakespeare."})
+    drain()
+    assert names(ask('"to be or not to be" shakespeare')) == ["hamlet"]
+
+
 JAPANESE = "コンポーネントは再利用可能な部品です。データベースを検索する。"
 THAI = "ฐานข้อมูลเก็บข้อมูล"
 
@@ -207,6 +240,16 @@ def test_hybrid_has_the_scores_of_both_parts(ask: Ask, drain: Drain) -> None:
         assert set(names(answer)) == set(TEXTS), "what only one part found is there, too"
 
 
+def test_what_is_like_something_is_not_that_itself(ask: Ask, drain: Drain) -> None:
+    put(TEXTS)
+    drain()
+    [ship] = [hit for hit in ask("ship", k=10).hits if hit.source_path == "ship"]
+    for like in (ship.chunk_id, ship.document_id):
+        found = names(ask("a ship in the storm", mode="hybrid", like=[like]))
+        assert found
+        assert "ship" not in found
+
+
 def test_weights_turn_a_hybrid_into_either_part(ask: Ask, drain: Drain) -> None:
     put(TEXTS)
     drain()
@@ -248,6 +291,52 @@ def test_order_is_the_same_each_time(ask: Ask, drain: Drain) -> None:
         assert len(first.hits) == 20
         assert [ask("ship", mode=mode, k=20).hits == first.hits for _ in range(3)] == [True] * 3
         assert ask("ship", mode=mode, k=7).hits == first.hits[:7]
+
+
+def test_filter_on_a_project_finds_what_others_have_more_of(
+    ask: Ask, drain: Drain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keywords, "MOST_LOOKED_AT", 20)
+    submit([Document.chunks([GivenChunk("ship ship ship")] * 40, source_path="fleet")], project="large")
+    submit([Document.text("One ship among very many other words.", source_path="one")], project="small")
+    drain()
+    answer = ask("ship", project="small")
+    assert (names(answer), answer.notes) == (["one"], ())
+
+
+def test_candidates_that_were_not_looked_at_are_said(
+    ask: Ask, drain: Drain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keywords, "MOST_LOOKED_AT", 20)
+    chunks = [GivenChunk("ship " * (1 + (n > 0)), metadata={"last": n == 0}) for n in range(40)]
+    submit([Document.chunks(chunks, source_path="fleet")])
+    drain()
+    answer = ask("ship", filter={"chunk_metadata": {"last": True}}, k=5)
+    assert (names(answer), answer.notes) == ([], ("only the 20 best by words were looked at",))
+    late = ask("ship", filter={"chunk_metadata": {"last": False}}, k=5)
+    assert (len(late.hits), late.notes) == (5, ())
+
+
+def test_what_was_found_stands_where_a_deeper_look_is_late(
+    ask: Ask, drain: Drain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ranking, "DEPTH", 10)
+    ships = [GivenChunk(f"The ship number {n} sails.") for n in range(30)]
+    submit([Document.chunks(ships, source_path="fleet")])
+    put({"far": "A word on a ship, among many other words that say nothing of the sea at all."})
+    drain()
+    rank = Similarity.rank
+
+    def late(similarity: Similarity, depth: int) -> Similar:
+        if depth > 10:
+            similarity._snapshot.connection.execute(text("SELECT pg_sleep(60)"))
+        return rank(similarity, depth)
+
+    monkeypatch.setattr(Similarity, "rank", late)
+    monkeypatch.setattr(stages, "_SHARE", 0.1)
+    for mode in ("vector", "hybrid"):
+        answer = ask("ship", mode=mode, k=2, group_by_document=True)
+        assert (names(answer), answer.dropped) == (["fleet"], ("vector",))
 
 
 # -- what is said of it ---------------------------------------------------------------------------

@@ -582,6 +582,19 @@ def tenant(connection: Connection) -> UUID:
     return found
 
 
+def test_purge_deletes_all_that_is_old_in_parts(
+    resources: Resources, connection: Connection, tenant: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.maintenance.purge.MOST_ROWS", 2)
+    tell(
+        connection,
+        """INSERT INTO evaluation_runs (tenant_id, query, created_at)
+            SELECT :tenant, n, now() - interval '61 days' FROM generate_series(1, 5) n""",
+        tenant=tenant,
+    )
+    assert run_chore(resources, "purge") == purged(evaluation_runs=5)
+
+
 AGES = "unnest(ARRAY[29, 31]) AS days"
 
 
@@ -639,7 +652,10 @@ def test_purge_keeps_batches_that_are_not_over_or_still_hold_documents(
     assert run_chore(resources, "purge") == purged(batches=1)
 
 
-def test_purge_is_bounded(resources: Resources, connection: Connection, tenant: UUID) -> None:
+def test_purge_is_bounded(
+    resources: Resources, connection: Connection, tenant: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.maintenance.purge.MOST_PARTS", 1)
     tell(
         connection,
         """INSERT INTO evaluation_runs (tenant_id, query, created_at)

@@ -11,13 +11,15 @@ from sqlalchemy import Connection, text
 
 from tests.conftest import Run
 from worker import Document, rate, runs, submit
+from worker.db.engine import driver_url
+from worker.db.roles import make_roles
 from worker.db.tenants import known_scope
 from worker.errors import Exit, IngestError
 from worker.queries import read_query
 from worker.rating import LONGEST_COMMENT, UnknownRunError
-from worker.resources import Resources
+from worker.resources import Resources, close_resources
 from worker.searching import recording, search
-from worker.settings import Settings
+from worker.settings import Settings, load_settings
 from worker.types import Answer, Hit
 
 HIT = Hit(
@@ -132,6 +134,27 @@ def test_run_of_another_tenant_is_as_unknown_as_none(record: Record) -> None:
             rate(run_id, tenant="other", thumbs=1)
     assert runs(tenant="t")[0].thumbs is None
     assert runs(tenant="other") == []
+
+
+def test_role_that_searches_may_look_and_judge(
+    record: Record, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = record()
+    make_roles(settings, "rating_")
+    url = driver_url(settings.database_url).set(username="rating_search", drivername="postgresql")
+    close_resources()
+    monkeypatch.setenv("DATABASE_URL", str(url))
+    load_settings.cache_clear()
+    assert rate(run_id, tenant="t", thumbs=1).thumbs == 1
+    assert [run.run_id for run in runs(tenant="t")] == [run_id]
+    with pytest.raises(UnknownRunError):
+        rate(run_id, tenant="other", thumbs=1)
+
+
+@pytest.mark.parametrize("most", [0, -1, 1_001, 10**30, True, 1.5, "1"])
+def test_how_many_are_shown_is_bounded(most: Any) -> None:
+    with pytest.raises(IngestError, match="most must be a whole number from 1 to 1,000"):
+        runs(tenant="t", most=most)
 
 
 @pytest.mark.parametrize(

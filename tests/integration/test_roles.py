@@ -20,6 +20,7 @@ from sqlalchemy.exc import ProgrammingError
 
 from tests.conftest import Run
 from tests.migration.catalogue import differences, read
+from worker.cli.roles import PasswordFile
 from worker.db.engine import driver_url, single_connection_engine
 from worker.db.grants import FUNCTIONS, SEQUENCES, TABLES, WITHHELD, Role
 from worker.db.leaves import add_segment
@@ -219,6 +220,20 @@ def test_a_leaf_that_maintenance_makes_is_the_owners_and_takes_rows_of_who_inges
         assert allowed(connection, names[Role.SEARCH], leaf) == {}
 
 
+def test_default_privileges_give_nobody_a_leaf(
+    names: dict[Role, str], settings: Settings, connection: Connection
+) -> None:
+    maker = names[Role.MAINTENANCE]
+    connection.execute(text(f"ALTER DEFAULT PRIVILEGES FOR ROLE {maker} GRANT SELECT ON TABLES TO PUBLIC"))
+    with as_role(settings, maker) as maintaining:
+        add_segment(maintaining, 9, "spare", 256, EmbeddingType.VECTOR)
+    for leaf in ("chunks_s000009", "postings_s000009"):
+        assert allowed(connection, names[Role.INGEST], leaf) == {"INSERT": {""}}
+        assert allowed(connection, names[Role.SEARCH], leaf) == {}
+    with as_role(settings, names[Role.SEARCH]) as searching:
+        assert loopholes(searching) == []
+
+
 def test_a_leaf_made_where_there_are_no_roles_is_nobody_elses(connection: Connection) -> None:
     add_segment(connection, 9, "spare", 256, EmbeddingType.VECTOR)
     acl = "SELECT relacl FROM pg_class WHERE relname IN ('chunks_s000009', 'postings_s000009')"
@@ -299,11 +314,24 @@ def test_a_second_run_changes_nothing(
     assert differences(before, read(connection)) == {}
 
 
+def test_a_second_run_does_not_wait_for_an_index_to_be_built(
+    names: dict[Role, str],
+    settings: Settings,
+    prefix: str,
+    other: Connection,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("worker.db.roles._TRIES", 1)
+    other.execute(text("LOCK TABLE chunks_s000001, postings_s000001 IN SHARE UPDATE EXCLUSIVE MODE"))
+    assert make_roles(settings, prefix) == set()
+
+
 UNDONE = [
     "GRANT SELECT ON chunks_s000001 TO {search}",
     "GRANT ALL ON documents TO {search}",
     "GRANT SELECT (content) ON documents TO {monitor}",
     "GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO {search}",
+    "GRANT SELECT ON postings_s000001 TO PUBLIC",
     "REVOKE SELECT ON chunks FROM {search}",
     "REVOKE EXECUTE ON FUNCTION tenant_named(text) FROM {search}",
     "REVOKE INSERT ON chunks_s000002 FROM {ingest}",
@@ -409,13 +437,24 @@ def test_a_role_with_powers_is_somebody_elses(
 
 @pytest.mark.parametrize(
     ("group", "seen"),
-    [("pg_read_all_data", "a member of pg_read_all_data"), ("{owner}", "a member of {owner}")],
+    [
+        ("pg_read_all_data", "is a member of pg_read_all_data"),
+        ("{owner}", "is a member of {owner}"),
+        ("{ingest}", "finds the policy {ingest} on batches"),
+    ],
 )
+@pytest.mark.parametrize("how", ["", " WITH INHERIT FALSE"])
 def test_a_search_role_that_sees_more_in_another_way_is_refused(
-    group: str, seen: str, settings: Settings, names: dict[Role, str], prefix: str, administrate: Administrate
+    group: str,
+    seen: str,
+    how: str,
+    settings: Settings,
+    names: dict[Role, str],
+    prefix: str,
+    administrate: Administrate,
 ) -> None:
-    administrate(f"GRANT {group.format(**names)} TO {names[Role.SEARCH]}")
-    with pytest.raises(SchemaError, match="would not be bound to a tenant: .*is " + seen.format(**names)):
+    administrate(f"GRANT {group.format(**names)} TO {names[Role.SEARCH]}{how}")
+    with pytest.raises(SchemaError, match="would not be bound to a tenant: .*" + seen.format(**names)):
         make_roles(settings, prefix)
 
 
@@ -542,6 +581,21 @@ def test_a_run_that_fails_leaves_no_file(
     administrate(f"CREATE ROLE {prefix}search SUPERUSER")
     assert ingest("roles", "--prefix", prefix).returncode == Exit.SCHEMA
     assert not (settings.data_dir / "roles.env").exists()
+
+
+def test_passwords_that_may_be_in_force_are_kept(
+    settings: Settings, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the connection breaks while the server commits, nobody knows what came of it."""
+    path = settings.data_dir / "roles.env"
+    passwords = Passwords({}, dict.fromkeys(Role, "fresh"))
+    file = PasswordFile(path, settings, prefix, passwords)
+    file.keep(frozenset(Role))
+    file.keep(frozenset())  # the second attempt finds the roles there
+    assert file.written
+    assert "fresh" in path.read_text()
+    file.keep(frozenset(Role))  # or makes them once more
+    assert "fresh" in path.read_text()
 
 
 def test_passwords_of_the_environment_are_set_each_time_and_never_said(

@@ -14,14 +14,15 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import Connection, event, text
+from sqlalchemy import Connection, text
 
 from tests.conftest import Run
 from worker import Document, GivenChunk, producer, submit
 from worker.answers import read_answer
+from worker.db import keyword
 from worker.errors import Exit, IngestError, NoAnswerError
 from worker.queries import read_query
-from worker.resources import Resources, resources
+from worker.resources import Resources
 from worker.searching import search
 from worker.settings import Settings
 from worker.tasks import search_task
@@ -195,6 +196,15 @@ def test_names_that_nobody_has_are_named(bait: None, ask: Ask) -> None:
     assert refusal(ask, text="ship", language="klingon") == "language 'klingon' is not known"
 
 
+@pytest.mark.parametrize("name", ["tenant\0", "\0tenant", "ten\0ant", "tenant\ud800"])
+def test_name_with_a_nul_is_no_other_name(bait: None, ask: Ask, name: str) -> None:
+    """What a gateway puts into `tenant` stays what is asked, whatever else a caller's object has."""
+    said = refusal(ask, **{"text": "ship", "tenant": "ours", name: "theirs"})
+    assert said.startswith(f"a query has no field {name.replace(chr(0), chr(0xFFFD))[:3]!r}"[:-1])
+    hidden = {"project": "mine", name.replace("tenant", "project").replace("ten\0ant", "pro\0ject"): "vault"}
+    assert "has no field" in refusal(ask, text="ship", filter=hidden)
+
+
 def test_ids_of_another_tenant_are_ids_of_nobody(bait: None, ask: Ask, connection: Connection) -> None:
     found = "SELECT {0}_id FROM {0}s JOIN tenants USING (tenant_id) WHERE name = 'theirs' LIMIT 3"
     for kind in ("document", "chunk"):
@@ -217,7 +227,7 @@ def test_like_all_there_is_finds_nothing_and_says_so(ask: Ask, drain: Drain) -> 
 FITS_NOTHING = {("nothing fits the filter",), ("nothing that fits the filter was found",)}
 
 
-def slices(strings: Sequence[str], size: int = 50) -> Iterator[list[str]]:
+def slices(strings: Sequence[str], size: int = 30) -> Iterator[list[str]]:
     return (list(strings[start : start + size]) for start in range(0, len(strings), size))
 
 
@@ -251,6 +261,9 @@ MALFORMED: list[tuple[Any, str]] = [
     ({"documents": "no id"}, "filter.documents is 'no id'; it must be the id of a document, or a list of "),
     ({"file_type": "pdf"}, "filter.file_type is 'pdf'; it must be one or several of markdown, code, "),
     ({"created": {}}, 'filter.created is an object of 0; it must be {"after": time, "before": time}'),
+    ({"created": {"after": "2026"}}, "filter.created.after is '2026'; it must be a date or time"),
+    ({"created": {"after": "20260101"}}, "filter.created.after is '20260101'; it must be a date or time"),
+    ({"source_path": ["a*"] * 31}, "filter.source_path is a list of 31; it must be a pattern of 1 to 2,000 "),
     ({"created": {"after": 5}}, "filter.created.after is 5; it must be a date or time as in ISO 8601"),
     ({"created": {"since": "2026"}}, "filter.created has no field 'since'; it has after, before"),
     ({"metadata": "x"}, "filter.metadata is 'x'; it must be an object of up to 50 keys"),
@@ -387,16 +400,10 @@ class TestLate:
 
 
 @pytest.fixture
-def late_postings(settings: Settings) -> Iterator[None]:
-    """Have every statement that reads postings take longer than a search may."""
-
-    def look(_c: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> tuple[str, Any]:
-        return statement.replace("SELECT term, block", "SELECT pg_sleep(60)::text, term, block"), parameters
-
-    engine = resources().search_engine
-    event.listen(engine, "before_cursor_execute", look, retval=True)
-    yield
-    event.remove(engine, "before_cursor_execute", look)
+def late_postings(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the statement that reads postings take longer than a search may."""
+    late = keyword.POSTINGS.replace("SELECT term", "SELECT pg_sleep(60)::text, term")
+    monkeypatch.setattr(keyword, "POSTINGS", late)
 
 
 # -- the record ------------------------------------------------------------------------------------

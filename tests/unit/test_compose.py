@@ -110,6 +110,10 @@ def test_the_roles_are_made_once_in_a_migrated_database() -> None:
     assert SERVICES["roles"]["depends_on"] == {"migrate": {"condition": "service_completed_successfully"}}
 
 
+def _role(process: str) -> str:
+    return {"search": "SEARCH", "maintenance": "MAINTENANCE"}.get(process, "INGEST")
+
+
 @pytest.mark.parametrize("name", sorted(PROCESSES.keys() | ONCE))
 def test_a_process_connects_as_its_own_role_and_is_given_no_other_password(name: str) -> None:
     environment = SERVICES[name]["environment"]
@@ -118,7 +122,8 @@ def test_a_process_connects_as_its_own_role_and_is_given_no_other_password(name:
     if name in PROCESSES:
         passwords = {key: value for key, value in environment.items() if key.endswith("_PASSWORD")}
         assert passwords == dict.fromkeys(PASSWORDS, "")
-        assert "POSTGRES_PASSWORD" not in "".join(map(str, environment.values()))
+        given = "".join(map(str, environment.values()))
+        assert set(re.findall(r"\w+_PASSWORD", given)) == {"REDIS_PASSWORD", f"{_role(name)}_ROLE_PASSWORD"}
     if name == "search":
         assert environment["SEARCH_DATABASE_URL"] == environment["DATABASE_URL"]
     if name == "maintenance":

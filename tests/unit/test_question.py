@@ -1,9 +1,18 @@
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from worker.steps.forms import PART
-from worker.steps.question import MOST_PHRASES, MOST_WORDS, Word, contains_phrase, parse, query_terms
+from worker.steps.question import (
+    MOST_PHRASES,
+    MOST_WORDS,
+    Word,
+    contains_phrase,
+    parse,
+    phrase_words,
+    query_terms,
+)
+from worker.steps.terms import Vocabulary
 
 
 def words(text: str, *languages: str) -> list[Word]:
@@ -112,3 +121,30 @@ def test_phrases_are_whole_words(text: str, phrase: str, *, found: bool) -> None
 def test_a_text_holds_itself(text: str) -> None:
     for phrase in parse(f'"{text}"').phrases:
         assert contains_phrase(f"before {text} after", phrase) or '"' in text or "\u201c" in text
+
+
+PIECES = ["a", "B", "S", "engine", "Case", "v1", "2", ".", "-", "::", "_", "'", "'s", " ", "+", "#", "\n"]
+PIECES += ["検", "索す", "데", "이터", "를", "é", "e\u0301", "हिन्दी", "ﬁ", "\u2019"]
+PATCHES = st.lists(st.sampled_from(PIECES), max_size=6).map("".join)
+
+
+@settings(max_examples=1000)
+@given(PATCHES, PATCHES.filter(str.strip), PATCHES)
+@example("worker.", "db.engine", ".make")
+@example("", "v1.2", ".3")
+@example("", "데이터베이스", "를")
+@example("mail.", "acme.com", "")
+@example("U.", "S. market", "")
+def test_what_holds_a_phrase_has_its_words(before: str, phrase: str, after: str) -> None:
+    text = before + phrase + after
+    has = set(terms_of(text))
+    for one in parse(f'"{phrase}"').phrases:
+        if contains_phrase(text, one):
+            for word in phrase_words(one, ["none"]):
+                assert has.intersection(word.terms), (text, one, word)
+
+
+def terms_of(text: str) -> list[str]:
+    vocabulary = Vocabulary()
+    vocabulary.ids(text, "none")
+    return vocabulary.terms()

@@ -1,8 +1,7 @@
 """`ingest roles`: a role for each kind of work, with the least it needs."""
 
 import secrets
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -51,8 +50,7 @@ def roles(
     names, settings = role_names(prefix), load_settings()
     passwords = _passwords(make_up=not no_passwords)
     file = PasswordFile(settings.data_dir / FILE, settings, prefix, passwords)
-    with file.kept():
-        made = make_roles(settings, prefix, passwords, file.keep)
+    made = make_roles(settings, prefix, passwords, file.keep)
     urls = _shown_urls(settings, prefix, passwords)
     if as_json:
         states = {name: "made" if role in made else "there" for role, name in names.items()}
@@ -92,7 +90,10 @@ def _shown_urls(settings: "Settings", prefix: str, passwords: "Passwords") -> di
 
 
 class PasswordFile:
-    """Where passwords we made up are kept, from before they are in force; a run that fails leaves none."""
+    """Where passwords we made up are kept, from before they are in force.
+
+    A connection that breaks while they are committed leaves the file: nobody knows whether they are.
+    """
 
     def __init__(self, path: Path, settings: "Settings", prefix: str, passwords: "Passwords") -> None:
         self.path = path
@@ -105,13 +106,12 @@ class PasswordFile:
         """Write the URLs of the roles that are new. Raises SettingsError where a file is in the way."""
         from worker.db.logins import role_urls
 
-        self._forget()
         fresh = {
             r: p for r, p in self._passwords.fresh.items() if r in made and r not in self._passwords.given
         }
         if not fresh:
             return
-        if self.path.exists():
+        if self.path.exists() and not self.written:
             raise SettingsError(
                 f"{self.path} is there and may hold the only copy of other passwords",
                 "nothing was changed; move it away, then run this again",
@@ -133,17 +133,3 @@ class PasswordFile:
                 "nothing was changed; set DATA_DIR to a folder of yours",
             ) from None
         self.written = True
-
-    def _forget(self) -> None:
-        if self.written:
-            self.path.unlink(missing_ok=True)
-            self.written = False
-
-    @contextmanager
-    def kept(self) -> Iterator[None]:
-        """Keep the file where the block succeeds."""
-        try:
-            yield
-        except BaseException:
-            self._forget()
-            raise

@@ -84,6 +84,15 @@ def transaction(
         yield connection
 
 
+def statement_timeout(connection: Connection, seconds: float) -> None:
+    """Bound each statement of this transaction, from here on."""
+    connection.execute(text(_statement_timeout(seconds)))
+
+
+def _statement_timeout(seconds: float) -> str:
+    return f"SET LOCAL statement_timeout = {max(int(seconds * 1000), 1)}"
+
+
 @contextmanager
 def attempt(connection: Connection, seconds: float) -> Iterator[None]:
     """Run a part of a reading transaction, each of its statements bounded; the rest can go on without it.
@@ -91,8 +100,7 @@ def attempt(connection: Connection, seconds: float) -> Iterator[None]:
     At its end everything it set is undone. Where the database refused it, DBAPIError is raised. No
     `begin_nested`: that takes two more round trips, and a search has four such parts.
     """
-    milliseconds = max(int(seconds * 1000), 1)
-    connection.execute(text(f"SAVEPOINT attempt; SET LOCAL statement_timeout = {milliseconds}"))
+    connection.execute(text(f"SAVEPOINT attempt; {_statement_timeout(seconds)}"))
     try:
         yield
     finally:
@@ -121,6 +129,17 @@ def is_retryable(error: BaseException) -> bool:
 def lacks_memory(error: DBAPIError) -> bool:
     """Tell whether the server had no room, in memory or in what it shares it by (class 53)."""
     return str(getattr(error.orig, "pgcode", None) or "").startswith("53")
+
+
+def is_connection_trouble(error: DBAPIError) -> bool:
+    """Tell whether the session failed, and not the statement: SQLSTATE classes of PostgreSQL's appendix A."""
+    code = getattr(error.orig, "pgcode", None)
+    return code is None or code.startswith(("08", "28", "3D", "53", "57P"))
+
+
+def is_late(error: DBAPIError) -> bool:
+    """Tell whether a statement was ended because it took too long (57014)."""
+    return getattr(error.orig, "pgcode", None) == "57014"
 
 
 def violates_constraint(error: DBAPIError, name: str) -> bool:

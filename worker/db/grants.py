@@ -22,6 +22,7 @@ WITHHELD: Mapping[Role, Mapping[str, str]] = {
 
 _READ = dict.fromkeys(("tenants", "projects", "documents"), "SELECT")
 _ALIVE = {"heartbeats": "SELECT, INSERT, UPDATE, DELETE"}
+_RECORDED = "SELECT, INSERT, UPDATE (thumbs, quality_score, metadata, updated_at)"
 _FITS = dict.fromkeys(("alembic_version", "embedding_space", "segments"), "SELECT")
 
 # On tables, but never on leaves: these follow their parents in INSERT alone (worker/db/leaves.py).
@@ -36,14 +37,14 @@ TABLES: Mapping[Role, Mapping[str, str]] = {
         "segments": "SELECT, UPDATE (updated_at)",
         **_ALIVE,
         "maintenance_runs": "SELECT",
-        "evaluation_runs": "SELECT, INSERT, UPDATE",
+        "evaluation_runs": _RECORDED,
     },
     Role.SEARCH: {
         **_READ,
         **dict.fromkeys(("chunks", "postings"), "SELECT"),
         **_FITS,
         **_ALIVE,
-        "evaluation_runs": "SELECT, INSERT, UPDATE (thumbs, quality_score, metadata, updated_at)",
+        "evaluation_runs": _RECORDED,
     },
     Role.MONITOR: {
         **_READ,

@@ -78,13 +78,20 @@ def add_segment(
 def hand_over(connection: Connection, parent: str, leaf: str) -> None:
     """Give a leaf to the owner of its parent, whoever made it, and INSERT to whom the parent grants it.
 
-    COPY goes into leaves. Nothing else of the parent's grants is repeated: no policy binds who reads a leaf.
+    COPY goes into leaves. Nothing else of the parent's grants is repeated, and what default privileges or
+    somebody granted is taken away: no policy binds who reads a leaf. A leaf that is the owner's is not
+    altered: that would wait for its index to be built, and have everybody wait behind it.
     """
-    owner = connection.execute(
-        text("SELECT relowner::regrole::text FROM pg_class WHERE oid = CAST(:parent AS regclass)"),
-        {"parent": parent},
-    ).scalar_one()
-    connection.execute(text(f"ALTER TABLE {leaf} OWNER TO {owner}"))
+    owner, is_owners = connection.execute(
+        text("""
+            SELECT p.relowner::regrole::text, l.relowner = p.relowner FROM pg_class p, pg_class l
+            WHERE p.oid = CAST(:parent AS regclass) AND l.oid = CAST(:leaf AS regclass)"""),
+        {"parent": parent, "leaf": leaf},
+    ).one()
+    if not is_owners:
+        connection.execute(text(f"ALTER TABLE {leaf} OWNER TO {owner}"))
+    for stranger in _granted(connection, leaf):
+        connection.execute(text(f"REVOKE ALL ON {leaf} FROM {stranger}"))
     writers = connection.execute(
         text("""
             SELECT DISTINCT a.grantee::regrole::text FROM pg_class c, aclexplode(c.relacl) a
@@ -94,3 +101,14 @@ def hand_over(connection: Connection, parent: str, leaf: str) -> None:
     )
     for writer in writers.scalars():
         connection.execute(text(f"GRANT INSERT ON {leaf} TO {writer}"))
+
+
+def _granted(connection: Connection, leaf: str) -> list[str]:
+    found = connection.execute(
+        text("""
+            SELECT DISTINCT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::regrole::text END
+            FROM pg_class c, aclexplode(c.relacl) a
+            WHERE c.oid = CAST(:leaf AS regclass) AND a.grantee <> c.relowner"""),
+        {"leaf": leaf},
+    )
+    return list(found.scalars())

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
 from alembic import command
-from worker.db.engine import describe, single_connection_engine, unavailable
+from worker.db.engine import describe, is_connection_trouble, single_connection_engine, unavailable
 from worker.db.schema import (
     check_age,
     check_known,
@@ -60,18 +60,12 @@ def migrate(
     except CommandError as error:
         raise SchemaError(f"there is no such migration: {error}", "run `ingest migrate`") from None
     except DBAPIError as error:
-        code = getattr(error.orig, "pgcode", None)
-        away = _is_connection_trouble(code)
-        raise (unavailable(url, error, settings.setting_of(url)) if away else _refused(code, error)) from None
+        away = is_connection_trouble(error)
+        raise (unavailable(url, error, settings.setting_of(url)) if away else _refused(error)) from None
 
 
-def _is_connection_trouble(code: str | None) -> bool:
-    """Tell whether the session failed, and not the statement: SQLSTATE classes of PostgreSQL's appendix A."""
-    return code is None or code.startswith(("08", "28", "3D", "53", "57P"))
-
-
-def _refused(code: str | None, error: DBAPIError) -> IngestError:
-    said = describe(error)
+def _refused(error: DBAPIError) -> IngestError:
+    code, said = getattr(error.orig, "pgcode", None), describe(error)
     if code == "42501":
         return SchemaError(
             f"the migration's role may not do this: {said}",

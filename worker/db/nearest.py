@@ -6,6 +6,7 @@ always compared one by one.
 """
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -32,6 +33,7 @@ _SAMPLE, _UNSURE = 1000, 2
 # An index stops after so many visits, of which one in ten comes to be checked; then the rest is compared.
 _MOST_VISITED = 20_000
 _VISITED_EACH = 40
+_VECTOR = re.compile(r"'\[[^]']*\]'")
 
 
 class Candidate(NamedTuple):
@@ -110,13 +112,13 @@ class _Search(NamedTuple):
         if not self.seen.sealed or (self.reach.counted and self.reach.chunks <= exact_most(self.seen)):
             return Found(self.exact(), True, f"compared one by one: {counted}")
         share = _share(self.connection, self.reach, self.seen)
-        passing = share * self.reach.chunks / max(self.seen.rows, 1)
+        passing = share * (self.reach.chunks / max(self.seen.rows, 1) if self.reach.counted else 1.0)
         if passing * RARE < 1:
             return Found(self.exact(), True, f"compared one by one: the few that fit, of {counted}")
-        found = self.indexed(min(passing, 1.0))
-        if len(found) >= min(self.k, self.reach.exactly or self.k):
+        found, by_index = self.indexed(min(passing, 1.0))
+        if by_index >= self.k or len(found) >= (self.reach.exactly or math.inf):
             return Found(found, False, "by the vector indexes")
-        return Found(self.exact(), True, f"compared one by one: the indexes gave {len(found)} of {self.k}")
+        return Found(self.exact(), True, f"compared one by one: the indexes gave {by_index} of {self.k}")
 
     def by_other_metric(self) -> Found:
         """Compare one by one, however many there are within the bound."""
@@ -132,10 +134,13 @@ class _Search(NamedTuple):
     def exact(self) -> list[Candidate]:
         """Compare all."""
         _set(self.connection, ("enable_sort", "on"))
-        return self._ask(self._one_by_one(self.seen.all))
+        return [_candidate(row) for row in self._ask(self._one_by_one(self.seen.all))]
 
-    def indexed(self, passing: float) -> list[Candidate]:
-        """Go through the indexes; compare what has none yet."""
+    def indexed(self, passing: float) -> tuple[list[Candidate], int]:
+        """Go through the indexes; compare what has none yet. Gives the nearest, and how many an index gave.
+
+        Enough that have no index yet do not tell that the indexes did not give up before they had enough.
+        """
         branches = [self._by_index(list(self.seen.sealed))]
         branches += [self._one_by_one(list(self.seen.unsealed))] if self.seen.unsealed else []
         _set(
@@ -145,19 +150,21 @@ class _Search(NamedTuple):
             ("hnsw.max_scan_tuples", max(_MOST_VISITED, round(_VISITED_EACH * self.k / passing))),
             ("enable_sort", "off"),  # what it guesses of a filter on metadata is far from what was counted
         )
-        return self._ask(" UNION ALL ".join(f"({branch})" for branch in branches))
+        rows = self._ask(" UNION ALL ".join(f"({branch})" for branch in branches))
+        return [_candidate(row) for row in rows[: self.k]], sum(row.indexed for row in rows)
 
     def _one_by_one(self, among: Sequence[int]) -> str:
         """Give the exact way. `+ 0`: no vector index gives this order, whatever else the planner thinks."""
         return f"""
-            SELECT {self._columns} + 0 AS distance FROM {self.reach.all_of(segments.in_list(among))}
+            SELECT {self._columns} + 0 AS distance, false AS indexed
+            FROM {self.reach.all_of(segments.in_list(among))}
             WHERE c.embedding IS NOT NULL AND {self.reach.condition}
             ORDER BY distance, chunk_id LIMIT :k"""
 
     def _by_index(self, among: Sequence[int]) -> str:
         """Give the way by index. WITH TIES: which of some at one distance come is not left to the graph."""
         return f"""
-            SELECT {self._columns} AS distance FROM chunks c {self.reach.join}
+            SELECT {self._columns} AS distance, true AS indexed FROM chunks c {self.reach.join}
             WHERE c.segment IN ({segments.in_list(among)}) AND c.embedding IS NOT NULL
               AND {self.reach.condition}
             ORDER BY distance FETCH FIRST :k ROWS WITH TIES"""
@@ -167,15 +174,14 @@ class _Search(NamedTuple):
         written = f"CAST(:vector AS {self.settings.embedding_type.value})"
         return f"c.chunk_id, c.number, c.document_id, (c.embedding {DISTANCE[self.metric]} {written})"
 
-    def _ask(self, branches: str) -> list[Candidate]:
+    def _ask(self, branches: str) -> Sequence[Row[Any]]:
         """Ask all branches. `+ 0`: what comes from an index in relaxed order is in no order yet."""
-        statement = f"SELECT * FROM ({branches}) nearest ORDER BY distance + 0, chunk_id LIMIT :k"
-        vector = literal(self.vector)
-        parameters = {**self.reach.parameters, "vector": vector, "k": self.k}
+        statement = f"SELECT * FROM ({branches}) nearest ORDER BY distance + 0, chunk_id"
+        parameters = {**self.reach.parameters, "vector": literal(self.vector), "k": self.k}
         if self.plan is not None:
             lines = self.connection.execute(text(f"EXPLAIN (COSTS OFF) {statement}"), parameters).scalars()
-            self.plan.extend(line.replace(vector, "…") for line in lines)
-        return [_candidate(row) for row in self.connection.execute(text(statement), parameters)]
+            self.plan.extend(_VECTOR.sub("'…'", line) for line in lines)
+        return self.connection.execute(text(statement), parameters).all()
 
 
 def ef_search(configured: int, k: int, seen: Seen, passing: float) -> int:

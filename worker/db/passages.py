@@ -34,26 +34,35 @@ class Passage(NamedTuple):
 
 
 def passages(connection: Connection, visible: Sequence[int], numbers: Sequence[int]) -> dict[int, Passage]:
-    """Give the chunks of these numbers: {number: passage}. Place and span are sums over the chunk set."""
+    """Give the chunks of these numbers: {number: passage}. Place and span are sums over the chunk set.
+
+    Each document is gone through once, as far as its last one of these chunks.
+    """
+    among = in_list(visible)
     found = connection.execute(
         text(f"""
+            WITH asked AS (
+                SELECT * FROM chunks WHERE segment IN ({among}) AND number = ANY(:numbers)),
+            placed AS (
+                SELECT p.* FROM (
+                    SELECT document_id, max(chunk_index) AS last FROM asked GROUP BY document_id) f
+                CROSS JOIN LATERAL (
+                    SELECT number, row_number() OVER upto AS position, sum(char_length) OVER upto AS end_at
+                    FROM chunks b WHERE b.segment IN ({among})
+                      AND b.document_id = f.document_id AND b.chunk_index <= f.last
+                    WINDOW upto AS (ORDER BY b.chunk_index)) p
+                WHERE p.number = ANY(:numbers))
             SELECT c.number, c.chunk_id, c.document_id, c.chunk_index, c.text, c.language, c.heading_path,
                    c.char_length, c.metadata AS chunk_metadata,
-                   d.filename, d.source_path, d.total_chunks, d.metadata,
-                   p.chunks_before, coalesce(p.characters_before, 0) AS start
-            FROM chunks c JOIN documents d ON d.document_id = c.document_id
-            CROSS JOIN LATERAL (
-                SELECT count(*) AS chunks_before, sum(b.char_length) AS characters_before
-                FROM chunks b WHERE b.segment IN ({in_list(visible)})
-                  AND b.document_id = c.document_id AND b.chunk_index < c.chunk_index) p
-            WHERE c.segment IN ({in_list(visible)}) AND c.number = ANY(:numbers)"""),
+                   d.filename, d.source_path, d.total_chunks, d.metadata, p.position, p.end_at
+            FROM asked c JOIN documents d ON d.document_id = c.document_id JOIN placed p USING (number)"""),
         {"numbers": list(numbers)},
     )
     return {row.number: _passage(row) for row in found}
 
 
 def _passage(row: Row[Any]) -> Passage:
-    start = int(row.start)
+    end = int(row.end_at)
     return Passage(
         row.number,
         row.chunk_id,
@@ -64,10 +73,10 @@ def _passage(row: Row[Any]) -> Passage:
         tuple(row.heading_path),
         row.filename,
         row.source_path,
-        row.chunks_before + 1,
+        row.position,
         row.total_chunks,
-        start,
-        start + row.char_length,
+        end - row.char_length,
+        end,
         row.metadata,
         row.chunk_metadata,
     )

@@ -118,10 +118,11 @@ UNION ALL
 SELECT 'owns ' || string_agg(bound.relname, ', ' ORDER BY bound.relname) FROM asked, bound
 WHERE NOT asked.rolsuper AND bound.relowner = asked.oid HAVING count(*) > 0
 UNION ALL
-SELECT 'may use leaves, such as ' || min(leaves.relname) FROM asked, leaves
-WHERE NOT asked.rolsuper AND leaves.relowner <> asked.oid
-  AND (has_any_column_privilege(asked.oid, leaves.oid, 'SELECT, INSERT, UPDATE')
-       OR has_table_privilege(asked.oid, leaves.oid, 'DELETE, TRUNCATE, TRIGGER')) HAVING count(*) > 0
+SELECT 'may use leaves, such as ' || min(leaves.relname)
+FROM asked JOIN pg_roles r ON pg_has_role(asked.oid, r.oid, 'MEMBER') CROSS JOIN leaves
+WHERE NOT asked.rolsuper AND NOT r.rolsuper AND leaves.relowner <> r.oid
+  AND (has_any_column_privilege(r.oid, leaves.oid, 'SELECT, INSERT, UPDATE')
+       OR has_table_privilege(r.oid, leaves.oid, 'DELETE, TRUNCATE, TRIGGER')) HAVING count(*) > 0
 UNION ALL
 SELECT 'finds no row-level security on ' || relname FROM asked, bound
 WHERE NOT rolsuper AND NOT relrowsecurity
@@ -130,4 +131,4 @@ SELECT 'finds the policy ' || p.polname || ' on ' || bound.relname || ', which i
 FROM asked, bound JOIN pg_policy p ON p.polrelid = bound.oid
 WHERE NOT asked.rolsuper AND p.polpermissive AND (p.polname <> :policy OR NOT {sound}) AND EXISTS (
     SELECT 1 FROM unnest(p.polroles) AS granted
-    WHERE granted = 0 OR pg_has_role(asked.oid, granted, 'USAGE'))"""
+    WHERE granted = 0 OR pg_has_role(asked.oid, granted, 'MEMBER'))"""

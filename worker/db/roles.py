@@ -17,6 +17,7 @@ from worker.db import policies
 from worker.db.engine import (
     describe,
     driver_url,
+    is_connection_trouble,
     is_retryable,
     single_connection_engine,
     transaction,
@@ -48,7 +49,7 @@ def make_roles(
     """Make what is missing and mend what is wrong; gives the roles that are new.
 
     `keep` is told of these before they are committed. Raises SchemaError where the database is not
-    migrated or the search role would see too much, DatabaseUnavailableError where we may not.
+    migrated, refuses, or the search role would see too much; DatabaseUnavailableError where we may not.
     """
     names, url = role_names(prefix), settings.direct_url
     try:
@@ -67,7 +68,9 @@ def make_roles(
     except DBAPIError as error:
         if getattr(error.orig, "pgcode", None) == "42501":
             raise _not_allowed(url, error) from None
-        raise unavailable(url, error, settings.setting_of(url)) from None
+        if is_connection_trouble(error) or is_retryable(error):
+            raise unavailable(url, error, settings.setting_of(url)) from None
+        raise SchemaError(f"the database refused: {describe(error)}", "run `ingest doctor`") from None
     return made
 
 

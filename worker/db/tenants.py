@@ -32,14 +32,16 @@ def set_tenant(connection: Connection, tenant_id: UUID) -> None:
     connection.execute(text("SELECT set_config('app.tenant', :tenant, true)"), {"tenant": str(tenant_id)})
 
 
-def enter(connection: Connection, name: str) -> UUID | None:
-    """As `set_tenant`, by name; gives the id. None, and no rows to be seen, where there is no such tenant."""
+def enter(connection: Connection, name: str) -> UUID:
+    """As `set_tenant`, by name; gives the id. Raises IngestError where there is no such tenant."""
     entered = connection.execute(
         text("""SELECT id, set_config('app.tenant', coalesce(id::text, ''), true)
                 FROM tenant_named(:name) AS id"""),
         {"name": storable(name)},
     )
     tenant_id: UUID | None = entered.one().id
+    if tenant_id is None:
+        raise IngestError(f"there is no tenant {name!r:.200}", "`ingest status` lists what there is")
     return tenant_id
 
 
@@ -47,6 +49,6 @@ def known_scope(connection: Connection, tenant: str, project: str | None = None)
     """Find a tenant and project by name; without a project: the whole tenant. Raises IngestError."""
     scope = find_scope(connection, tenant, project)
     if scope is None:
-        what = f"tenant {tenant!r}" + (f" with a project {project!r}" if project else "")
+        what = f"tenant {tenant!r:.200}" + (f" with a project {project!r:.200}" if project else "")
         raise IngestError(f"there is no {what}", "`ingest status` lists what there is")
     return replace(scope, whole_tenant=project is None)

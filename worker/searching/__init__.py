@@ -14,8 +14,7 @@ What raises IngestError was asked wrongly; what is late or fails is left out and
 
 from dataclasses import replace
 
-from worker.db.engine import transaction
-from worker.errors import NoAnswerError
+from worker.db.engine import statement_timeout, transaction
 from worker.queries import Mode, Query
 from worker.resources import Resources
 from worker.searching import explaining, recording
@@ -38,7 +37,7 @@ def search(resources: Resources, query: Query) -> Answer:
     stages = Stages(seconds)
     asked = ask(resources, query, stages)
     with transaction(resources.search_engine, seconds, reading=True) as connection:
-        with stages.timed("select"):
+        with stages.required("select"):
             snapshot = Snapshot(connection, query, resources.settings)
         answer = _answer(snapshot, query, asked, stages)
     answer = replace(answer, latency_ms=dict(stages.latency_ms))
@@ -55,11 +54,10 @@ def _answer(snapshot: Snapshot, query: Query, asked: Asked, stages: Stages) -> A
     )
     ranking = Ranker(snapshot, query, asked, common, stages).rank()
     if ranking.is_empty_handed:
-        raise NoAnswerError(
-            f"the search took too long: {', '.join(stages.dropped)}", "raise SEARCH_TIMEOUT_SECONDS"
-        )
-    with stages.timed("present"):
+        raise stages.too_late()
+    with stages.required("present"):
         weights = common.weights() if common else {}
+        statement_timeout(snapshot.connection, stages.left)
         hits = present(snapshot, ranking.ranked, weights, query.neighbours)
     return Answer(
         hits=hits,

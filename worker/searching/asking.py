@@ -58,11 +58,10 @@ def _vector(resources: Resources, query: Query, stages: Stages) -> Vector | None
         return None
     if query.vector is not None:
         return _fitting(lambda: _checked(query.vector, resources.settings))
-    text = query.text or ""
     if query.mode is Mode.HYBRID:
-        return stages.outside("embed", lambda: _embedded(resources, text))
+        return stages.outside("embed", lambda: _embedded(resources, query))
     with stages.timed("embed"):
-        return _fitting(lambda: _embedded(resources, text))
+        return _fitting(lambda: _embedded(resources, query))
 
 
 def _fitting(make: Callable[[], Vector]) -> Vector:
@@ -79,8 +78,8 @@ def _fitting(make: Callable[[], Vector]) -> Vector:
         raise IngestError(said, "try again, or search by keywords") from None
 
 
-def _embedded(resources: Resources, text: str) -> Vector:
-    found = resources.embed_query(text)
+def _embedded(resources: Resources, query: Query) -> Vector:
+    found = resources.embed_query(query.tenant, query.text or "")
     if found is None:
         raise IngestError(
             "EMBEDDING_PROVIDER is none: texts have no vectors", "give a vector, or search by keyword"

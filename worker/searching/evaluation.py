@@ -7,6 +7,7 @@ queries ─▶ the same text by each setting and mode ─▶ ranking ─▶ nDCG
 import json
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
@@ -15,7 +16,7 @@ from sqlalchemy import Connection
 
 from worker.db import judged as names
 from worker.db.tenants import known_scope
-from worker.errors import DatabaseUnavailableError, IngestError
+from worker.errors import IngestError
 from worker.queries import Query, read_query
 from worker.resources import Resources
 from worker.searching import search
@@ -45,12 +46,8 @@ class Way:
 
     def ask(self, resources: Resources, request: Mapping[str, Any]) -> None:
         """Ask a query and forget the answer: the first one loads the model."""
-        try:
+        with suppress(IngestError):
             search(resources, self._query(request))
-        except DatabaseUnavailableError:
-            raise
-        except IngestError:
-            return
 
     def measure(
         self, resources: Resources, request: Mapping[str, Any], grades: Mapping[Any, int], k: int
@@ -60,8 +57,6 @@ class Way:
         answer = Answer()
         try:
             answer = search(resources, self._query(request))
-        except DatabaseUnavailableError:
-            raise
         except IngestError as error:
             self.errors += 1
             self.reason = self.reason or str(error)

@@ -6,10 +6,11 @@
 Scores are computed here, not by the server: decision 0011 says why.
 """
 
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
-from itertools import islice
+from itertools import chain
 from typing import Any
 from uuid import UUID
 
@@ -21,9 +22,9 @@ from worker.searching.snapshot import Snapshot
 from worker.steps import bm25
 from worker.steps.bm25 import Fetched, Numbers, Scored
 from worker.steps.postings import numbers_of
-from worker.steps.question import Word, contains_phrase, parse, query_terms
+from worker.steps.question import Word, contains_phrase, phrase_words, query_terms
 
-_AT_ONCE = 500
+_AT_ONCE, _TEXTS_AT_ONCE = 500, 50
 # Candidates looked at one by one, where a filter or a phrase lets few of them through.
 MOST_LOOKED_AT = 50_000
 _MOST_NAMED = 10
@@ -60,6 +61,12 @@ class Common:
         absent = {word.terms for word, count in zip(self.words, self.frequencies, strict=True) if not count}
         return not any(word.terms in absent for word in words)
 
+    def rarest(self, words: Sequence[Word]) -> list[int]:
+        """Give which of the query's words is the rarest of these, by index; none where none is looked for."""
+        known = {word.terms: n for n, word in enumerate(self.words)}
+        among = (known[word.terms] for word in words if word.terms in known)
+        return sorted(among, key=self.frequencies.__getitem__)[:1]
+
     def weights(self) -> dict[str, float]:
         """Give what each term of the query tells: {term: weight}."""
         return {
@@ -69,23 +76,36 @@ class Common:
         }
 
 
-def rank(snapshot: Snapshot, asked: Asked, common: Common, depth: int) -> Keywords:
-    """Give the `depth` best chunks that live, pass the filter and hold the quoted phrases."""
+def rank(snapshot: Snapshot, asked: Asked, common: Common, depth: int, seconds: float) -> Keywords:
+    """Give the `depth` best chunks that live, pass the filter and hold the quoted phrases.
+
+    Candidates are looked at for so many seconds, then those found until then are given, and a note.
+    """
     if not common.words:
         return Keywords(notes=("the query has no words to look for",))
-    choice = bm25.choose(common.frequencies, snapshot.corpus.chunks)
+    end = time.monotonic() + seconds
+    phrases = [phrase_words(phrase, common.languages) for phrase in asked.question.phrases]
+    needed = set(chain.from_iterable(map(common.rarest, phrases)))
+    choice = bm25.choose(common.frequencies, snapshot.corpus.chunks, needed=needed)
     kept = [common.words[n] for n in choice.kept if common.frequencies[n]]
     fetched = _fetch(snapshot, kept)
     allowed = _allowed(
-        snapshot, asked, common, {word.terms: one for word, one in zip(kept, fetched, strict=True)}
+        snapshot,
+        common,
+        list(chain.from_iterable(phrases)),
+        {word.terms: one for word, one in zip(kept, fetched, strict=True)},
     )
     scored = bm25.scored(bm25.Corpus(snapshot.corpus.chunks, snapshot.corpus.length), fetched)
-    found = list(islice(_living(snapshot, _in_order(scored, depth, allowed), asked.question.phrases), depth))
+    parts = _in_order(scored, depth, allowed)
+    found, looked_at = _living(snapshot, parts, asked.question.phrases, depth, end)
+    notes = _notes(asked, common, choice.left_out)
+    if len(found) < depth and looked_at < scored.count(allowed):
+        notes += (f"only the {looked_at:,} best by words were looked at",)
     return Keywords(
         {number: score for number, score, _ in found},
         {number: document for number, _, document in found},
         _described(common, choice.left_out),
-        _notes(asked, common, choice.left_out),
+        notes,
         scored,
     )
 
@@ -102,15 +122,12 @@ def _fetch(snapshot: Snapshot, words: Sequence[Word]) -> list[Fetched]:
 
 
 def _allowed(
-    snapshot: Snapshot, asked: Asked, common: Common, fetched: Mapping[tuple[str, ...], Fetched]
+    snapshot: Snapshot, common: Common, phrased: Sequence[Word], fetched: Mapping[tuple[str, ...], Fetched]
 ) -> Numbers | None:
     """Give the numbers that can be in the answer, where that is known beforehand; None: any.
 
     Those that a filter lets through where they are few, and those that have all words of the phrases.
     """
-    phrased = [
-        word for phrase in asked.question.phrases for word in query_terms(parse(phrase), common.languages)
-    ]
     if not common.all_occur(phrased):
         return np.empty(0, np.int64)
     sets = [_numbers(fetched[word.terms]) for word in phrased if word.terms in fetched]
@@ -135,19 +152,36 @@ def _in_order(scored: Scored, depth: int, allowed: Numbers | None) -> Iterator[l
 
 
 def _living(
-    snapshot: Snapshot, parts: Iterable[Sequence[tuple[int, float]]], phrases: Sequence[str]
-) -> Iterator[tuple[int, float, UUID]]:
-    """Yield (number, score, document) of what is a chunk still, passes the filter and holds the phrases."""
+    snapshot: Snapshot,
+    parts: Iterable[Sequence[tuple[int, float]]],
+    phrases: Sequence[str],
+    most: int,
+    end: float,
+) -> tuple[list[tuple[int, float, UUID]], int]:
+    """Give (number, score, document) of what is a chunk still, passes the filter and holds the phrases.
+
+    And how many were looked at until there were enough, or it was too late.
+    """
+    found: list[tuple[int, float, UUID]] = []
+    looked_at = 0
     for part in parts:
         alive = snapshot.documents_of([number for number, _ in part])
         if phrases:
-            texts = passages.texts(snapshot.connection, snapshot.visible, list(alive))
-            alive = {
-                number: alive[number]
-                for number, text in texts.items()
-                if all(contains_phrase(text, phrase) for phrase in phrases)
-            }
-        yield from ((number, score, alive[number]) for number, score in part if number in alive)
+            alive = {number: alive[number] for number in _holding(snapshot, list(alive), phrases)}
+        found += ((number, score, alive[number]) for number, score in part if number in alive)
+        looked_at += len(part)
+        if len(found) >= most or time.monotonic() > end:
+            break
+    return found[:most], looked_at
+
+
+def _holding(snapshot: Snapshot, numbers: Sequence[int], phrases: Sequence[str]) -> Iterator[int]:
+    """Yield which chunks hold the phrases. Few at a time: a chunk that a producer cut may be megabytes."""
+    for start in range(0, len(numbers), _TEXTS_AT_ONCE):
+        some = numbers[start : start + _TEXTS_AT_ONCE]
+        for number, text in passages.texts(snapshot.connection, snapshot.visible, some).items():
+            if all(contains_phrase(text, phrase) for phrase in phrases):
+                yield number
 
 
 def _described(common: Common, left_out: Sequence[int]) -> list[dict[str, Any]]:

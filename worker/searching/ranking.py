@@ -46,6 +46,10 @@ class Ranking:
         """Tell whether no part came to an end."""
         return self.similar is None and self.keywords is None
 
+    def has_more_parts_than(self, similar: Similar | None, keywords: Keywords | None) -> bool:
+        """Tell whether a part came to an end here and did not there."""
+        return bool((self.similar and similar is None) or (self.keywords and keywords is None))
+
 
 class Ranker:
     """Ranks for one query in one snapshot. `common`: None where its words were too late to be looked up."""
@@ -63,16 +67,22 @@ class Ranker:
     def rank(self) -> Ranking:
         """Find and rank `query.k` chunks, or as many as there are."""
         depth = max(DEPTH, self._query.k) if self._query.mode is Mode.HYBRID else self._query.k
+        if self._query.like is not None:  # what is named is left out of what the words find, too
+            self._stages.optional("vector", self._snapshot.connection, lambda: self._similarity)
+        before: Ranking | None = None
         while True:
             by_words = self._by_words(depth)
             by_vector = self._by_vector(depth, by_words)
+            if before and before.has_more_parts_than(by_vector, by_words):
+                return before  # a deeper look was late: what was found stands
             exhausted = all(part is None or len(part.scores) < depth for part in (by_vector, by_words))
             if by_words and by_words.scores and by_vector and self._query.fusion is Fusion.MINMAX:
                 by_vector, by_words = self._completed(by_vector, by_words)
             with self._stages.timed("fuse"):
                 ranked = self._fused(by_vector, by_words)
+            before = Ranking(ranked[: self._query.k], by_vector, by_words)
             if len(ranked) >= self._query.k or depth >= _DEEPEST or exhausted:
-                return Ranking(ranked[: self._query.k], by_vector, by_words)
+                return before
             depth *= _DEEPER
 
     def _by_words(self, depth: int) -> Keywords | None:
@@ -82,7 +92,7 @@ class Ranker:
         return self._stages.optional(
             "keyword",
             self._snapshot.connection,
-            lambda: keywords.rank(self._snapshot, self._asked, common, depth),
+            lambda: keywords.rank(self._snapshot, self._asked, common, depth, self._stages.share),
         )
 
     def _by_vector(self, depth: int, by_words: Keywords | None) -> Similar | None:

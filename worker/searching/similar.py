@@ -45,7 +45,6 @@ class Similarity:
         """Find out. Raises IngestError for ids of chunks and documents that there are not."""
         self._snapshot, self._explain = snapshot, query.explain
         self._metric = query.metric or snapshot.settings.embedding_metric
-        self._reach = snapshot.reach
         if asked.vector is not None:
             self._vector = asked.vector.tolist()
         else:
@@ -57,7 +56,7 @@ class Similarity:
         found = likeness(
             snapshot.connection, snapshot.tenant_id, ids, seen=snapshot.seen, metric=self._metric
         )
-        self._reach = self._reach.without(found.chunks, found.documents)
+        snapshot.leave_out(found.chunks, found.documents)
         return found.vector
 
     def rank(self, depth: int) -> Similar:
@@ -69,7 +68,7 @@ class Similarity:
         found = nearest.candidates(
             snapshot.connection,
             self._vector,
-            reach=self._reach,
+            reach=snapshot.reach,
             seen=snapshot.seen,
             k=depth,
             metric=self._metric,
@@ -89,7 +88,7 @@ class Similarity:
             snapshot.connection,
             self._vector,
             numbers,
-            reach=self._reach,
+            reach=snapshot.reach,
             seen=snapshot.seen,
             metric=self._metric,
             settings=snapshot.settings,

@@ -8,7 +8,6 @@ from sqlalchemy import Connection
 
 from worker.db import filters, keyword, segments, tenants
 from worker.db.nearest import EXACT_CHUNKS, most_counted
-from worker.errors import IngestError
 from worker.queries import Query
 from worker.settings import Settings
 
@@ -25,18 +24,14 @@ class Snapshot:
 
     def __init__(self, connection: Connection, query: Query, settings: Settings) -> None:
         """Look at what there is. Raises IngestError for a tenant or a project that there is not."""
-        tenant_id = tenants.enter(connection, query.tenant)
-        if tenant_id is None:
-            raise IngestError(
-                f"there is no tenant {query.tenant!r:.200}", "`ingest status` lists what there is"
-            )
-        self.connection, self.tenant_id, self.settings = connection, tenant_id, settings
+        self.tenant_id = tenants.enter(connection, query.tenant)
+        self.connection, self.settings = connection, settings
         self.seen = segments.seen(connection)
         self.visible: Sequence[int] = self.seen.all
         self.corpus = self.ask(keyword.corpus)
         self.reach = filters.resolve(
             connection,
-            tenant_id,
+            self.tenant_id,
             query.filter,
             projects=self._projects(query),
             tenant_chunks=self.corpus.chunks,
@@ -57,9 +52,14 @@ class Snapshot:
         """Ask something about what this tenant has in these segments."""
         return question(self.connection, self.tenant_id, self.visible, *args, **kwargs)
 
+    def leave_out(self, chunks: Sequence[UUID], documents: Sequence[UUID]) -> None:
+        """See these chunks, and all of these documents, no more."""
+        self.reach = self.reach.without(chunks, documents)
+
     def numbers_within(self) -> Sequence[int] | None:
         """Give the numbers that the filter lets through, where they are known to be few."""
-        if self.reach.documents is None or not self.reach.counted or self.reach.chunks > EXACT_CHUNKS:
+        limited = self.reach.documents is not None or self.reach.of_chunks
+        if not limited or not self.reach.counted or self.reach.chunks > EXACT_CHUNKS:
             return None
         return filters.numbers_within(self.connection, self.reach, self.seen)
 

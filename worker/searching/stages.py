@@ -9,7 +9,8 @@ from typing import TypeVar
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from worker.db.engine import attempt, describe, is_retryable
+from worker.db.engine import attempt, describe, is_late, is_retryable
+from worker.errors import NoAnswerError
 
 log = logging.getLogger(__name__)
 
@@ -39,10 +40,35 @@ class Stages:
             spent = (time.monotonic() - begun) * 1000
             self.latency_ms[name] = round(self.latency_ms.get(name, 0) + spent, 3)
 
+    @contextmanager
+    def required(self, name: str) -> Iterator[None]:
+        """Run a stage without which there is no answer. Raises NoAnswerError where it was late."""
+        with self.timed(name):
+            try:
+                yield
+            except DBAPIError as error:
+                if not is_late(error):
+                    raise
+                raise self.too_late(name) from None
+
+    def too_late(self, *stages: str) -> NoAnswerError:
+        """Give the error that says which stages were late: those dropped, and these."""
+        late = ", ".join((*self.dropped, *stages))
+        return NoAnswerError(f"the search took too long: {late}", "raise SEARCH_TIMEOUT_SECONDS")
+
+    def _drop(self, name: str) -> None:
+        if name not in self.dropped:
+            self.dropped.append(name)
+
     @property
     def left(self) -> float:
         """The seconds that are left of the search's."""
         return max(self._seconds - (time.monotonic() - self._begun), _LEAST_SECONDS)
+
+    @property
+    def share(self) -> float:
+        """The seconds that one stage may take of those that are left."""
+        return self.left * _SHARE
 
     def optional(self, name: str, connection: Connection, work: Callable[[], T]) -> T | None:
         """Run a stage the answer can do without: None where it was late, or the database refused it.
@@ -51,13 +77,13 @@ class Stages:
         """
         with self.timed(name):
             try:
-                with attempt(connection, self.left * _SHARE):
+                with attempt(connection, self.share):
                     return work()
             except DBAPIError as error:
                 if connection.invalidated or not is_retryable(error):
                     raise
                 log.warning("stage %s dropped: %s", name, describe(error))
-                self.dropped.append(name)
+                self._drop(name)
                 return None
 
     def outside(self, name: str, work: Callable[[], T]) -> T | None:
@@ -67,5 +93,5 @@ class Stages:
                 return work()
             except Exception as error:  # noqa: BLE001 -- a model's own; the keywords answer
                 log.warning("stage %s dropped: %s: %s", name, type(error).__name__, describe(error))
-                self.dropped.append(name)
+                self._drop(name)
                 return None

@@ -6,7 +6,7 @@
 As Lucene has it since version 8; `df`: how many chunks have the word, `N`: how many there are.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from math import log
 from typing import NamedTuple
 
@@ -51,17 +51,19 @@ class Choice(NamedTuple):
     left_out: list[int]
 
 
-def choose(frequencies: Sequence[int], chunks: int, most: int = MOST_ENTRIES) -> Choice:
+def choose(
+    frequencies: Sequence[int], chunks: int, most: int = MOST_ENTRIES, needed: Collection[int] = ()
+) -> Choice:
     """Choose words by how many chunks have each: the rarest first, until `most` entries are to be read.
 
     The rarest that is anywhere is always read. One that is in more than half of the chunks tells little: it
-    is left out where there is a rarer one.
+    is left out where there is a rarer one, unless it is `needed`: what is quoted is not found by other words.
     """
     order = sorted(range(len(frequencies)), key=lambda n: (frequencies[n], n))
     kept: list[int] = []
     entries = 0
     for n in order:
-        common = chunks > _SMALL and 2 * frequencies[n] > chunks
+        common = n not in needed and chunks > _SMALL and 2 * frequencies[n] > chunks
         if entries and (common or entries + frequencies[n] > most):
             continue
         kept.append(n)
@@ -86,6 +88,10 @@ class Scored(NamedTuple):
             numbers, scores = numbers[high], scores[high]
         order = np.lexsort((numbers, -scores))[:count]
         return list(zip(numbers[order].tolist(), scores[order].tolist(), strict=True))
+
+    def count(self, allowed: Numbers | None = None) -> int:
+        """Give how many there are, of those in `allowed` where it is given."""
+        return len(self.numbers) if allowed is None else int(np.isin(self.numbers, allowed).sum())
 
     def of(self, numbers: Sequence[int]) -> list[float]:
         """Give the scores of chunks, 0 for those that have none of the words."""

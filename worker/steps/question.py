@@ -9,6 +9,7 @@ from worker.steps.terms import NO_LANGUAGE, bounded, term_of
 
 MOST_WORDS = 256  # distinct ones; an abstract pasted as a query has some 120
 MOST_PHRASES = 16
+_PAIR = 2
 
 _QUOTED = re.compile('"([^"]+)"|\u201c([^\u201c\u201d]+)\u201d')
 
@@ -62,6 +63,22 @@ def query_terms(question: Question, languages: Iterable[str]) -> list[Word]:
             Word(before.text, terms, before.weight + weight) if before else Word(text, terms, weight)
         )
     return list(words.values())
+
+
+def phrase_words(phrase: str, languages: Iterable[str]) -> list[Word]:
+    """Give the words of a phrase that each chunk with it has.
+
+    What begins or ends it may be a part of something longer: of `worker.db.engine`, `v1.2.3`, a Korean word
+    with its ending; a letter may be one of `U.S.`. So what is left are pieces between separators, and pairs
+    of characters.
+    """
+    return [word for word in query_terms(parse(phrase), languages) if _is_piece(word.text)]
+
+
+def _is_piece(form: str) -> bool:
+    if is_spaceless(form[0]):
+        return len(form) <= _PAIR
+    return len(form) > 1 and all(map(is_within_word, form))
 
 
 def _terms(form: str, languages: Sequence[str]) -> tuple[str, ...]:

@@ -24,6 +24,7 @@ _PREFIX_BYTES = 40
 _SURELY_SHORT = TERM_BYTES // 4  # characters
 _LONGEST_TOKEN = 64  # longer ones are met once
 _FULL = 100_000  # terms
+_MANY_HEADINGS = 20_000
 _KNOWN_TOKENS = 32_768  # of a process, all languages together: some 10 MB
 
 TermIds = NDArray[np.uint32]
@@ -66,7 +67,7 @@ class Vocabulary:
     @property
     def is_full(self) -> bool:
         """Tell that a new one would be better: this one takes some 30 MB."""
-        return len(self._numbers) > _FULL
+        return len(self._numbers) > _FULL or len(self._headings) > _MANY_HEADINGS
 
     def number(self, term: str) -> int:
         """Give a term's number: they are counted from 0."""
