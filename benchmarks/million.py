@@ -21,8 +21,10 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
+import psutil
+
 from benchmarks import asking, company
-from benchmarks.asking import Asked, ask, ask_together, nearest_to, quantiles, until
+from benchmarks.asking import Asked, ask, ask_together, nearest_to, quantiles, until, warm_up
 from benchmarks.charts import EF_CURVE
 from benchmarks.company import rows_written, times_sealed, visible_segments
 from benchmarks.ours import READY, TENANT, UNBOUNDED, batches_of, own_database
@@ -40,7 +42,7 @@ from worker.types import EmbeddingType
 
 NAME, DIMENSION, ROWS, K = "million", 1536, 1_000_000, 10
 ROWS_A_CENTRE = 1_000
-QUERIES, CURVE_QUERIES, WARM_UP, CLIENTS, CLIENT_QUERIES = 1_000, 200, 300, 8, 200
+QUERIES, CURVE_QUERIES, CLIENTS, CLIENT_QUERIES = 1_000, 200, 8, 200
 FEWEST_QUERIES = 10
 EF_SEARCH = (10, 20, 40, 60, 80, 100, 150, 200, 300, 400)
 SEALED_MEANWHILE = 3
@@ -91,7 +93,8 @@ class Data:
 def run(scale: float) -> Report:
     collect_garbage_rarely()
     data, lines = _data(scale), Lines()
-    with running_stack(**READY) as stack:
+    memory = min(2 * psutil.virtual_memory().total // 5, 2 * data.rows * NODE_BYTES[EmbeddingType.VECTOR])
+    with running_stack(max(memory, 1 << 27), **READY) as stack:
         report = Report(NAME, stack.versions(), stack.shown_settings())
         for kind in EmbeddingType:
             _Type(stack, kind, data, lines).measure()
@@ -165,7 +168,8 @@ class _Type:
         return seconds
 
     def _search(self, resources: Resources) -> None:
-        ask(resources, islice(self._data.strangers(0), self._data.parts(WARM_UP)))
+        warming = warm_up(resources, self._data.strangers(0))
+        self._say(f"warm after {warming:,} searches")
         self._sealed(resources)
         self._crowd(resources)
         for ef_search in EF_SEARCH:

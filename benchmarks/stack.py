@@ -155,14 +155,25 @@ def _stop(process: "subprocess.Popen[bytes]") -> None:
         child.kill()
 
 
+def _set_buffers(folder: Path, size: int) -> None:
+    """Have the server that is started next on a folder use so much."""
+    with start_postgres(folder, version=18) as postgres:
+        engine = single_connection_engine(SecretStr(postgres.url), "benchmark")
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.execute(text(f"ALTER SYSTEM SET shared_buffers = '{size >> 20}MB'"))
+
+
 @contextmanager
-def running_stack(**settings: str) -> Iterator[Stack]:
+def running_stack(buffers: int | None = None, /, **settings: str) -> Iterator[Stack]:
     """Start the servers and migrate; this process and its children use them by the environment.
 
+    `buffers`: bytes of PostgreSQL's shared_buffers, where not what the stack gives them.
     Nothing is sealed unless the benchmark does: no bound on what waits for it keeps writers back.
     """
     with tempfile.TemporaryDirectory(prefix="ingest-benchmark-") as name:
         folder = Path(name).resolve()
+        if buffers is not None:
+            _set_buffers(folder / "postgres", buffers)
         with (
             start_postgres(folder / "postgres", version=18) as postgres,
             start_valkey(folder / "valkey") as valkey,

@@ -473,7 +473,7 @@ def test_same_distances_are_in_order_of_ids(
 
 
 def test_graphs_of_few_rows_and_broad_filters_need_fewer_candidates() -> None:
-    one, twelve = Seen({1: 120_000}, {}), Seen(dict.fromkeys(range(12), 10_000), {2: 100_000})
+    one, twelve = Seen({1: 100_000}, {}), Seen(dict.fromkeys(range(12), 10_000), {2: 100_000})
     assert ef_search(100, 10, one, 1.0) == 100
     assert ef_search(100, 1, one, 1.0) == 100
     assert 30 < ef_search(100, 10, twelve, 1.0) < 45
@@ -481,6 +481,8 @@ def test_graphs_of_few_rows_and_broad_filters_need_fewer_candidates() -> None:
     assert ef_search(100, 10, one, 0.5) < ef_search(100, 10, one, 0.01) < 1000
     assert ef_search(100, 1000, one, 0.001) == 1000
     assert ef_search(10, 10, twelve, 1.0) == 10
+    assert 240 < ef_search(100, 10, Seen({1: 1_000_000}, {}), 1.0) < 260
+    assert ef_search(100, 10, Seen(dict.fromkeys(range(10), 100_000), {}), 1.0) == 100
     assert ef_search(100, 10, Seen({1: 0}, {}), 1.0) == 100
 
 

@@ -33,6 +33,7 @@ _SAMPLE, _UNSURE = 1000, 2
 # An index stops after so many visits, of which one in ten comes to be checked; then the rest is compared.
 _MOST_VISITED = 20_000
 _VISITED_EACH = 40
+_USUAL_ROWS = 100_000
 _VECTOR = re.compile(r"'\[[^]']*\]'")
 
 
@@ -187,13 +188,15 @@ class _Search(NamedTuple):
 def ef_search(configured: int, k: int, seen: Seen, passing: float) -> int:
     """Give how many candidates each graph keeps, so that recall stays what HNSW_EF_SEARCH gives at k = 10.
 
-    Of n equal graphs each has to find only an n-th, so fewer will do, and few of them make up for many
-    graphs to visit; where a filter lets a share through, or more is asked for, it takes more. The power
-    is measured (docs/decisions/0013). Graphs of unequal size count by their shares of the rows.
+    That is meant for one graph of up to _USUAL_ROWS. Of n equal graphs each has to find only an n-th, so
+    fewer will do, and few of them make up for many graphs to visit; it takes more among more rows, where a
+    filter lets a share through, or where more is asked for. The power is measured (docs/decisions/0013).
+    Graphs of unequal size count by their shares of the rows.
     """
     rows = sum(seen.sealed.values())
     graphs = rows**2 / sum(sealed**2 for sealed in seen.sealed.values()) if rows else 1.0
-    wanted = configured * math.pow(max(k, 10) / (10 * graphs * passing), 0.4)
+    crowd = max(k / 10, 1) * max(rows / _USUAL_ROWS, 1)
+    wanted = configured * math.pow(crowd / (graphs * passing), 0.4)
     return max(10, min(round(wanted), 1000))
 
 
