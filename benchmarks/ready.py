@@ -13,9 +13,9 @@ from worker.types import GivenChunk, GivenDocument
 DOCUMENTS, CHUNKS = 128, 20  # a batch
 BATCH_ROWS = DOCUMENTS * CHUNKS
 WORDS = "vector index segment chunk document search worker lease batch query " * 10
-# Embeddings of texts lie together by subject, and few directions tell most of them apart: the variance of the
-# built-in model's over text falls as the 0.65th power of the direction's number. Uniform ones would be the
-# hardest case, and nobody's; around centres that have nothing in common, no graph finds from one to the other.
+# Embeddings of texts lie together by subject, and few directions tell most of them apart: the variance of
+# the built-in model's over text falls as the 0.65th power of the direction's number. Uniform ones would be
+# the hardest case, and nobody's; around centres with nothing in common, no graph finds from one to another.
 CENTRES, SPREAD, FALL = 200, 0.6, 0.65
 
 

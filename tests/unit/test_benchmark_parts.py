@@ -1,12 +1,17 @@
 """What figures rest on: the truth that recall is against, who a found row is, and questions that differ."""
 
+import sysconfig
+from pathlib import Path
 from uuid import uuid4
 
 import numpy as np
+import pytest
 
 from benchmarks.questions import ask_about
-from benchmarks.ready import BATCH_ROWS, CHUNKS, Clustered, batch_vectors, document_texts, place_of
+from benchmarks.ready import BATCH_ROWS, CHUNKS, FALL, Clustered, batch_vectors, document_texts, place_of
 from benchmarks.truth import Truth
+from worker.embedding import open_embedder
+from worker.settings import read_settings
 from worker.types import Answer, Hit
 
 
@@ -59,3 +64,18 @@ def answer(*texts: str) -> Answer:
 
 def hit(text: str) -> Hit:
     return Hit(1, {}, None, uuid4(), uuid4(), "", "", 1, 1, 0, 1, (), text, "", (), {}, {})
+
+
+def test_drawn_vectors_fall_off_as_those_of_the_built_in_model_do() -> None:
+    pages = (
+        page.read_text(errors="replace") for page in sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))
+    )
+    texts = [text[at : at + 500] for text in pages for at in range(0, len(text), 500)]
+    settings = read_settings(database_url="postgresql://nowhere/x", broker_url="redis://nowhere/0")
+    vectors = np.asarray(open_embedder(settings).embed(texts[:8_000]))
+    variances = np.sort(np.linalg.eigvalsh(np.cov((vectors / np.linalg.norm(vectors, axis=1)[:, None]).T)))[
+        ::-1
+    ]
+    directions = np.arange(1, 65)
+    fall, _ = np.polyfit(np.log(directions), np.log(variances[:64]), 1)
+    assert fall == pytest.approx(-FALL, abs=0.1)
