@@ -20,7 +20,7 @@ from semantic_text_splitter import MarkdownSplitter, TextSplitter
 
 from benchmarks import collection, corpus, scifact
 from benchmarks.report import Demand, Report
-from benchmarks.rounds import Watch, quietest
+from benchmarks.rounds import SMOKE, Watch, quietest
 from benchmarks.stack import Stack, running_stack
 from worker.document import Document
 from worker.producer import submit, wait
@@ -61,7 +61,7 @@ def run(scale: float) -> Report:
         report = Report("edits", stack.versions(), stack.shown_settings())
         ours = _boundaries(report, stack.settings.chunk_size, edits)
         if judged := collection.scifact():
-            _retrieval(report, judged)
+            _retrieval(report, judged, SIZES if scale >= SMOKE else SIZES[:1])
         with stack.workers(1):
             _round(stack, FEWEST)  # loads the model
             rounds = quietest(lambda: _round(stack, chunks), scale)
@@ -80,10 +80,10 @@ def run(scale: float) -> Report:
     return report
 
 
-def _retrieval(report: Report, judged: collection.Collection) -> None:
+def _retrieval(report: Report, judged: collection.Collection, sizes: Sequence[int]) -> None:
     """Compare what is found with both boundaries, at several sizes."""
     rows = []
-    for size in SIZES:
+    for size in sizes:
         greedy_chunks, greedy = scifact.judge(judged, _greedy, size)
         our_chunks, ours = scifact.judge(judged, _ours, size)
         rows.append((size, greedy_chunks, round(greedy, 4), our_chunks, round(ours, 4)))

@@ -5,7 +5,7 @@ processes, which are not recycled: Celery would start new ones after 200 batches
 """
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import psutil
 
 from benchmarks import corpus
 from benchmarks.report import Demand, Report
+from benchmarks.rounds import SMOKE
 from benchmarks.stack import Stack, running_stack
 from worker.producer import Document, status, submit
 
@@ -20,6 +21,7 @@ FEW, MANY = 5_000, 50_000
 GROWTH = 1.1
 BOUND = 8.0  # times MAX_DOCUMENT_BYTES, above an idle process; docs/benchmarks.md says why
 EMOJI = "\N{SHIP}\N{ROCKET}\n"  # the last line: Python then holds the whole text in four bytes a character
+KINDS = (("plain text", "", "txt"), ("Markdown", "", "md"), ("with an emoji", EMOJI, "txt"))
 LOOK_SECONDS = 0.2
 
 
@@ -71,7 +73,8 @@ def run(scale: float) -> Report:
         report = Report("memory", stack.versions(), stack.shown_settings())
         few, many = (max(10, round(count * scale)) for count in (FEW, MANY))
         _numbers(stack, report, few, many)
-        _sizes(stack, report, round(stack.settings.max_document_bytes * min(scale, 1)))
+        kinds = KINDS if scale >= SMOKE else KINDS[:1]
+        _sizes(stack, report, round(stack.settings.max_document_bytes * min(scale, 1)), kinds)
     report.figures["corpus"] = corpus.name()
     return report
 
@@ -88,16 +91,12 @@ def _numbers(stack: Stack, report: Report, few: int, many: int) -> None:
     report.demands.append(Demand(f"peak of {many:,} / of {few:,} documents", GROWTH, growth, at_most=True))
 
 
-def _sizes(stack: Stack, report: Report, size: int) -> None:
+def _sizes(stack: Stack, report: Report, size: int, kinds: Sequence[tuple[str, str, str]]) -> None:
     small = stack.folder / "small.txt"
     small.write_text("A line to load the model with.\n")
     idle = _peak(stack, [small], processes=1)
     rows = [("one line", 0.0, round(idle), 0.0)]
-    for name, ending, suffix in (
-        ("plain text", "", "txt"),
-        ("Markdown", "", "md"),
-        ("with an emoji", EMOJI, "txt"),
-    ):
+    for name, ending, suffix in kinds:
         path = stack.folder / f"{name}.{suffix}"
         corpus.write_large_file(path, size, ending)
         peak = _peak(stack, [path], processes=1)

@@ -14,7 +14,7 @@ from benchmarks.asking import ask, nearest_to, quantiles, until
 from benchmarks.company import Work, may_write, rows_written, times_sealed, visible_segments
 from benchmarks.ready import Clustered, ReadyWriter
 from benchmarks.report import Demand, Report
-from benchmarks.rounds import Watch
+from benchmarks.rounds import SMOKE, Watch
 from benchmarks.stack import running_stack
 from worker.maintenance.run import run_chore
 from worker.resources import Resources
@@ -44,7 +44,8 @@ def run(scale: float) -> Report:
         resources = Resources(stack.settings)
         with Watch() as filling:
             _fill(resources, rows)
-        phases = [_phase(resources, queries, name, works) for name, works in PHASES.items()]
+        seals = SEALED_MEANWHILE if scale >= SMOKE else 1
+        phases = [_phase(resources, queries, seals, name, works) for name, works in PHASES.items()]
         resources.close()
     _report(report, phases)
     report.figures |= {"rows": rows, "filled and sealed, rows/s": round(rows / filling.seconds)}
@@ -65,18 +66,18 @@ class Phase:
         return quantiles(self.taken, share)[0]
 
 
-def _phase(resources: Resources, queries: int, name: str, works: Sequence[Work]) -> Phase:
+def _phase(resources: Resources, queries: int, seals: int, name: str, works: Sequence[Work]) -> Phase:
     before, written = times_sealed(resources), rows_written(resources)
     searches = nearest_to(Clustered(DIMENSION), tenant=TENANT, k=K)
-    enough = partial(_is_enough, resources, before if works else None)
+    enough = partial(_is_enough, resources, before + seals if works else None)
     with company.company(resources.settings, works):
         asked = ask(resources, until(searches, queries, enough))
         visible = visible_segments(resources)
     return Phase(name, asked.taken, rows_written(resources) - written, visible)
 
 
-def _is_enough(resources: Resources, before: int | None) -> bool:
-    return before is None or times_sealed(resources) >= before + SEALED_MEANWHILE
+def _is_enough(resources: Resources, wanted: int | None) -> bool:
+    return wanted is None or times_sealed(resources) >= wanted
 
 
 def _fill(resources: Resources, rows: int) -> None:

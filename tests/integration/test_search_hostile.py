@@ -96,6 +96,9 @@ def by_task(given: dict[str, Any]) -> Told:
     return (read_answer(told["answer"]), None) if "answer" in told else (None, (told["error"], told["hint"]))
 
 
+in_one_way = pytest.mark.parametrize("ask", ["task"], indirect=True)  # of what asks a thousand times
+
+
 @pytest.fixture(params=["call", "task"])
 def ask(request: pytest.FixtureRequest, resources: Resources) -> Ask:
     """Search on one of two ways. What comes back is ours, or says why there is nothing."""
@@ -137,10 +140,13 @@ def nothing(ask: Ask, **given: Any) -> tuple[str, ...]:
 # -- the text --------------------------------------------------------------------------------------
 
 
-def test_every_naughty_string_is_searched_for_as_it_is_and_in_quotes(bait: None, ask: Ask) -> None:
+def test_every_naughty_string_is_searched_for_as_it_is_and_in_quotes(
+    bait: None, resources: Resources
+) -> None:
     for line in NAUGHTY:
-        for given in ({"text": line}, {"text": f'"{line}"', "mode": "keyword"}):
-            _, error = ask(**given)
+        quoted = {"text": f'"{line}"', "mode": "keyword"}
+        for answer, error in (by_call(resources, {"text": line}), by_task(quoted)):
+            assert_safe(answer, error)
             if error is not None:
                 assert error[0] == "the query is empty", (line, error)
 
@@ -231,6 +237,7 @@ def slices(strings: Sequence[str], size: int = 30) -> Iterator[list[str]]:
     return (list(strings[start : start + size]) for start in range(0, len(strings), size))
 
 
+@in_one_way
 def test_naughty_strings_as_conditions_fit_nothing(bait: None, ask: Ask) -> None:
     names = [line for line in NAUGHTY if line.replace("\0", "") and len(line) < 1000 and "*" not in line]
     for part in slices(names):
@@ -242,6 +249,7 @@ def test_naughty_strings_as_conditions_fit_nothing(bait: None, ask: Ask) -> None
                     assert nothing(ask, text="ship", filter={field: keys}) in FITS_NOTHING
 
 
+@in_one_way
 def test_naughty_strings_as_patterns_are_no_regular_expressions(bait: None, ask: Ask) -> None:
     wild = [
         f"**{line}*" for line in NAUGHTY if line.replace("\0", "") and len(re.findall(r"[*?]+", line)) < 90
