@@ -199,6 +199,22 @@ def test_endings_are_those_of_the_documents_language(ask: Ask, drain: Drain) -> 
     assert names(ask("Häuser", language="german")) == ["de"]
 
 
+def test_word_counts_only_where_its_language_is(ask: Ask, drain: Drain) -> None:
+    """`news` is `new` in French, and in English another word."""
+    english = {"news": "The news of the day.", "old": "New things and a new day.", "both": "No news is new."}
+    french = {"fr": "Les news du jour.", "neuf": "Le pain du jour."}
+    put(english, language="english")
+    put(french, language="french")
+    drain()
+    answer = ask("news")
+    assert set(names(answer)) == {"news", "both", "fr"}
+    [both] = [hit for hit in answer.hits if hit.source_path == "both"]
+    assert [both.snippet[start:end] for start, end in both.highlights] == ["news"]
+    put({f"more{n}": f"Encore des news, numéro {n}." for n in range(5)}, language="french")
+    drain()
+    assert {"old", "neuf"}.isdisjoint(names(ask("news"))), "whichever language has more"
+
+
 def test_language_of_a_project_holds_where_a_document_names_none(
     ask: Ask, drain: Drain, connection: Connection
 ) -> None:

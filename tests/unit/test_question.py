@@ -8,6 +8,7 @@ from worker.steps.question import (
     MOST_WORDS,
     Word,
     contains_phrase,
+    languages_of,
     parse,
     phrase_words,
     query_terms,
@@ -33,6 +34,14 @@ def test_a_word_has_a_term_in_each_language() -> None:
         Word("ranking", ("rank", "ranking"), 1),
     ]
     assert words("ranking parse_args")[0].terms == ("rank",)
+
+
+def test_a_term_is_of_the_languages_that_have_it() -> None:
+    [word] = words("news", "english", "french", "none")
+    assert languages_of(word, ["french", "english", "none"]) == {
+        "new": {"french"},
+        "news": {"english", "none"},
+    }
 
 
 def test_without_languages_words_are_left_as_they_are() -> None:

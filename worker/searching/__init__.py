@@ -56,9 +56,9 @@ def _answer(snapshot: Snapshot, query: Query, asked: Asked, stages: Stages) -> A
     if ranking.is_empty_handed:
         raise stages.too_late()
     with stages.required("present"):
-        weights = common.weights() if common else {}
         statement_timeout(snapshot.connection, stages.left)
-        hits = present(snapshot, ranking.ranked, weights, query.neighbours)
+        weigh = common.weights if common else _nothing
+        hits = present(snapshot, ranking.ranked, weigh, query.neighbours)
     return Answer(
         hits=hits,
         mode=query.mode.value,
@@ -67,6 +67,10 @@ def _answer(snapshot: Snapshot, query: Query, asked: Asked, stages: Stages) -> A
         notes=_notes(snapshot, query, asked, ranking),
         explanation=explaining.explain(snapshot, ranking) if query.explain else None,
     )
+
+
+def _nothing(_language: str) -> dict[str, float]:
+    return {}
 
 
 def _notes(snapshot: Snapshot, query: Query, asked: Asked, ranking: Ranking) -> tuple[str, ...]:

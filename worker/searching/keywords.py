@@ -7,7 +7,7 @@ Scores are computed here, not by the server: decision 0011 says why.
 """
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from itertools import chain
@@ -22,7 +22,11 @@ from worker.searching.snapshot import Snapshot
 from worker.steps import bm25
 from worker.steps.bm25 import Fetched, Numbers, Scored
 from worker.steps.postings import numbers_of
-from worker.steps.question import Word, contains_phrase, phrase_words, query_terms
+from worker.steps.question import Word, contains_phrase, languages_of, phrase_words, query_terms
+from worker.steps.terms import language_term, term_of
+from worker.steps.tongues import Tongues
+
+Entries = tuple[int, bytes | memoryview]  # of a block
 
 _AT_ONCE, _TEXTS_AT_ONCE = 500, 50
 # Candidates looked at one by one, where a filter or a phrase lets few of them through.
@@ -67,12 +71,13 @@ class Common:
         among = (known[word.terms] for word in words if word.terms in known)
         return sorted(among, key=self.frequencies.__getitem__)[:1]
 
-    def weights(self) -> dict[str, float]:
-        """Give what each term of the query tells: {term: weight}."""
+    def weights(self, language: str) -> dict[str, float]:
+        """Give what each term of the query tells in chunks of a language: {term: weight}."""
         return {
-            term: word.weight * bm25.idf(frequency, self._chunks)
+            term_of(word.text, language) if len(word.terms) > 1 else word.terms[0]: (
+                word.weight * bm25.idf(frequency, self._chunks)
+            )
             for word, frequency in zip(self.words, self.frequencies, strict=True)
-            for term in word.terms
         }
 
 
@@ -88,7 +93,7 @@ def rank(snapshot: Snapshot, asked: Asked, common: Common, depth: int, seconds: 
     needed = set(chain.from_iterable(map(common.rarest, phrases)))
     choice = bm25.choose(common.frequencies, snapshot.corpus.chunks, needed=needed)
     kept = [common.words[n] for n in choice.kept if common.frequencies[n]]
-    fetched = _fetch(snapshot, kept)
+    fetched = _fetch(snapshot, common.languages, kept)
     allowed = _allowed(
         snapshot,
         common,
@@ -110,14 +115,41 @@ def rank(snapshot: Snapshot, asked: Asked, common: Common, depth: int, seconds: 
     )
 
 
-def _fetch(snapshot: Snapshot, words: Sequence[Word]) -> list[Fetched]:
-    terms = {term for word in words for term in word.terms}
-    rows: dict[str, list[tuple[int, memoryview]]] = {term: [] for term in terms}
+def _fetch(snapshot: Snapshot, languages: Sequence[str], words: Sequence[Word]) -> list[Fetched]:
+    """Read the postings of words; of one with several terms, each where its language is.
+
+    Which chunk is of which language is not read where there are more chunks than a query may read entries.
+    """
+    rows = _rows(snapshot, {term for word in words for term in word.terms})
+    several = any(len(word.terms) > 1 for word in words)
+    if not several or snapshot.corpus.chunks > bm25.MOST_ENTRIES:
+        return [
+            Fetched(word.weight, len(word.terms), [row for term in word.terms for row in rows[term]])
+            for word in words
+        ]
+    listed = _rows(snapshot, {language_term(language) for language in languages[1:]})
+    tongues = Tongues(languages, {one: listed[language_term(one)] for one in languages[1:]})
+    return [
+        Fetched(word.weight, len(word.terms), _where_spoken(word, rows, tongues, languages)) for word in words
+    ]
+
+
+def _rows(snapshot: Snapshot, terms: Collection[str]) -> dict[str, list[Entries]]:
+    rows: dict[str, list[Entries]] = {term: [] for term in terms}
     for row in snapshot.ask(keyword.postings, terms) if terms else ():
         rows[row.term].append((row.block, row.entries))
+    return rows
+
+
+def _where_spoken(
+    word: Word, rows: Mapping[str, Sequence[Entries]], tongues: Tongues, languages: Sequence[str]
+) -> list[Entries]:
+    if len(word.terms) == 1:
+        return list(rows[word.terms[0]])
     return [
-        Fetched(word.weight, len(word.terms), [row for term in word.terms for row in rows[term]])
-        for word in words
+        (block, tongues.only(spoken, block, entries))
+        for term, spoken in languages_of(word, languages).items()
+        for block, entries in rows[term]
     ]
 
 

@@ -1,6 +1,6 @@
 """From ranked chunks to what a person reads: where each stands, what it says, what stands around it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from worker.db import passages
 from worker.db.passages import Passage
@@ -11,14 +11,15 @@ from worker.types import Hit
 
 
 def present(
-    snapshot: Snapshot, ranked: Sequence[Ranked], weights: Mapping[str, float], neighbours: int
+    snapshot: Snapshot, ranked: Sequence[Ranked], weigh: Callable[[str], Mapping[str, float]], neighbours: int
 ) -> tuple[Hit, ...]:
-    """Give the hits, in the order of the ranking. `weights`: of the query's terms, for the snippets."""
+    """Give the hits, in the order of the ranking. `weigh`: the query's terms in a language, for snippets."""
     numbers = [one.number for one in ranked]
     found = passages.passages(snapshot.connection, snapshot.visible, numbers)
+    shown = [(one, found[one.number]) for one in ranked]
     return tuple(
-        _hit(one, found[one.number], weights, *_around(snapshot, found[one.number], neighbours))
-        for one in ranked
+        _hit(one, passage, weigh(passage.language), *_around(snapshot, passage, neighbours))
+        for one, passage in shown
     )
 
 

@@ -17,7 +17,8 @@ _QUOTED = re.compile('"([^"]+)"|\u201c([^\u201c\u201d]+)\u201d')
 class Word(NamedTuple):
     """A word that is asked for. `weight`: how often, identifiers' parts less.
 
-    `terms`: those it has in the languages there are. A chunk is in one of them: they count as one.
+    `terms`: those it has in the languages there are. A chunk is in one of them: they count as one. With
+    more than one, each counts only in `languages_of` it.
     """
 
     text: str
@@ -63,6 +64,14 @@ def query_terms(question: Question, languages: Iterable[str]) -> list[Word]:
             Word(before.text, terms, before.weight + weight) if before else Word(text, terms, weight)
         )
     return list(words.values())
+
+
+def languages_of(word: Word, languages: Iterable[str]) -> dict[str, set[str]]:
+    """Give in which of these languages a word has each of its terms: {term: languages}."""
+    found: dict[str, set[str]] = {}
+    for language in languages:
+        found.setdefault(term_of(word.text, language), set()).add(language)
+    return found
 
 
 def phrase_words(phrase: str, languages: Iterable[str]) -> list[Word]:
