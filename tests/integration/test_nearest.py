@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -418,6 +419,17 @@ def test_enough_without_an_index_do_not_hide_that_the_indexes_gave_up(
 def test_documents_that_were_not_counted_do_not_count_as_few(search: Searcher) -> None:
     found = search({"metadata": {"n": {"gte": 0}}, "chunk_metadata": {"c": {"lt": 5000}}})
     assert found.note == "by the vector indexes"
+
+
+@pytest.mark.usefixtures("few_are_exact")
+def test_tenant_with_little_in_the_indexes_is_compared_at_once(search: Searcher) -> None:
+    """As one that has just begun to load, beside others."""
+    with search.opened() as (opened, tenant_id, seen), explaining(search.resources) as plans:
+        reach = filters.resolve(opened, tenant_id, read_query(text="x").filter, tenant_chunks=5_000, most=100)
+        found = candidates(
+            opened, QUERY, reach=replace(reach, sealed=100), seen=seen, k=10, settings=search.settings
+        )
+    assert (found.exact, len(plans)) == (True, 1)
 
 
 @pytest.mark.usefixtures("few_are_exact")

@@ -21,7 +21,8 @@ class Reach:
     """Which chunks of a tenant a search may see, before it is asked what for.
 
     `chunks` is how many the conditions on documents let through, or at least so many where not `counted`.
-    `documents` lists theirs, as an array's text, or is None where they are too many, or all of them.
+    `sealed`: how many of the tenant's have a vector index, where that is known. `documents` lists those let
+    through, as an array's text, or is None where they are too many, or all of them.
     `of_chunks` and `of_metadata` are conditions on a row `c` of chunks, the latter of unknown effect;
     `of_documents` are conditions on a row `d` of documents.
     """
@@ -29,6 +30,7 @@ class Reach:
     tenant_id: UUID
     chunks: int
     counted: bool
+    sealed: int | None = None
     documents: str | None = None
     of_chunks: tuple[str, ...] = ()
     of_metadata: tuple[str, ...] = ()

@@ -4,7 +4,8 @@ Everything is asked by (tenant_id, term) for equality: under row-level security 
 leakproof would keep the index from being used.
 """
 
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 from uuid import UUID
 
@@ -21,12 +22,14 @@ _LANGUAGES = {language_term(language): language for language in LANGUAGES}
 class Corpus(NamedTuple):
     """What a tenant's searchable chunks amount to: how many, how many terms they have, in which languages.
 
-    What was deleted or replaced counts until its segment is merged.
+    `languages`: the one of most chunks first. `by_segment`: how many chunks where. What was deleted or
+    replaced counts until its segment is merged.
     """
 
     chunks: int
     length: int
     languages: tuple[str, ...]
+    by_segment: Mapping[int, int]
 
 
 class Postings(NamedTuple):
@@ -47,16 +50,19 @@ def corpus(connection: Connection, tenant_id: UUID, visible: Sequence[int]) -> C
     """Measure what a tenant has in these segments."""
     found = connection.execute(
         text(f"""
-            SELECT term, sum(chunks) AS chunks, sum(occurrences) AS length FROM postings
+            SELECT segment, term, sum(chunks) AS chunks, sum(occurrences) AS length FROM postings
             WHERE segment IN ({in_list(visible)}) AND tenant_id = :tenant_id AND term = ANY(:terms)
-            GROUP BY term ORDER BY 2 DESC, 1"""),
+            GROUP BY segment, term"""),
         {"tenant_id": tenant_id, "terms": list(_LANGUAGES)},
     ).all()
-    return Corpus(
-        sum(int(row.chunks) for row in found),
-        sum(int(row.length) for row in found),
-        tuple(_LANGUAGES[row.term] for row in found),
-    )
+    languages: Counter[str] = Counter()
+    by_segment: Counter[int] = Counter()
+    for row in found:
+        languages[_LANGUAGES[row.term]] += int(row.chunks)
+        by_segment[row.segment] += int(row.chunks)
+    order = sorted(languages, key=lambda language: (-languages[language], language))
+    length = sum(int(row.length) for row in found)
+    return Corpus(languages.total(), length, tuple(order), by_segment)
 
 
 def frequencies(

@@ -109,17 +109,27 @@ class _Search(NamedTuple):
         """Choose between the ways; where the indexes give too few, take the other."""
         if self.metric is not self.settings.embedding_metric:
             return self.by_other_metric()
-        counted = _counted(self.reach)
-        if not self.seen.sealed or (self.reach.counted and self.reach.chunks <= exact_most(self.seen)):
+        counted, most = _counted(self.reach), exact_most(self.seen)
+        few = self.reach.counted and self.reach.chunks <= most
+        if few or (self.sealed is not None and self.sealed <= most):
             return Found(self.exact(), True, f"compared one by one: {counted}")
-        share = _share(self.connection, self.reach, self.seen)
-        passing = share * (self.reach.chunks / max(self.seen.rows, 1) if self.reach.counted else 1.0)
+        passing = _share(self.connection, self.reach, self.seen)
+        if self.sealed is not None:
+            passing *= self.sealed / max(sum(self.seen.sealed.values()), 1)
         if passing * RARE < 1:
             return Found(self.exact(), True, f"compared one by one: the few that fit, of {counted}")
         found, by_index = self.indexed(min(passing, 1.0))
         if by_index >= self.k or len(found) >= (self.reach.exactly or math.inf):
             return Found(found, False, "by the vector indexes")
         return Found(self.exact(), True, f"compared one by one: the indexes gave {by_index} of {self.k}")
+
+    @property
+    def sealed(self) -> int | None:
+        """How many chunks within reach have an index, at most; None: nobody knows."""
+        if not self.seen.sealed:
+            return 0
+        known = [self.reach.chunks] if self.reach.counted else []
+        return min([*known, *([] if self.reach.sealed is None else [self.reach.sealed])], default=None)
 
     def by_other_metric(self) -> Found:
         """Compare one by one, however many there are within the bound."""

@@ -1,6 +1,7 @@
 """What one search sees: a tenant's segments as of one moment, and what its filter lets through."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Concatenate, ParamSpec, TypeVar
 from uuid import UUID
 
@@ -29,7 +30,7 @@ class Snapshot:
         self.seen = segments.seen(connection)
         self.visible: Sequence[int] = self.seen.all
         self.corpus = self.ask(keyword.corpus)
-        self.reach = filters.resolve(
+        reach = filters.resolve(
             connection,
             self.tenant_id,
             query.filter,
@@ -37,6 +38,7 @@ class Snapshot:
             tenant_chunks=self.corpus.chunks,
             most=most_counted(self.seen, query.metric, settings),
         )
+        self.reach = replace(reach, sealed=sum(map(self.corpus.by_segment.__getitem__, self.seen.sealed)))
 
     def _projects(self, query: Query) -> list[UUID] | None:
         if query.projects is None:
