@@ -176,8 +176,7 @@ def _in_order(scored: Scored, depth: int, allowed: Numbers | None) -> Iterator[l
     """Yield candidates, best first: as many as are wanted; as many again, as some are no more; then many."""
     first = 2 * depth
     ranked = scored.best(first, allowed)
-    yield ranked[:depth]
-    yield ranked[depth:]
+    yield from filter(None, (ranked[:depth], ranked[depth:]))
     if len(ranked) == first:
         rest = scored.best(MOST_LOOKED_AT, allowed)
         yield from (rest[start : start + _AT_ONCE] for start in range(first, len(rest), _AT_ONCE))
