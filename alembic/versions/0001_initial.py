@@ -221,7 +221,7 @@ CREATE TABLE chunks (
 CREATE INDEX chunks_content_hash_idx ON chunks (tenant_id, content_hash);
 CREATE INDEX chunks_created_at_idx ON chunks (created_at);
 CREATE INDEX chunks_number_idx ON chunks (number);
-CREATE UNIQUE INDEX chunks_place_key ON chunks (document_id, chunk_index, segment);
+CREATE UNIQUE INDEX chunks_place_key ON chunks (document_id, chunk_index, segment) INCLUDE (tenant_id, char_length);
 CREATE INDEX chunks_project_id_idx ON chunks (project_id) WHERE project_id IS NOT NULL;
 
 CREATE TABLE postings (

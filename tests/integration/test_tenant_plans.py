@@ -5,10 +5,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine, event, text
 
 from tests.integration.tenancy import DIMENSION, OPEN, SEALED, World, build
 from worker.db.grants import Role
+from worker.db.passages import passages
 from worker.db.tenants import set_tenant, tenant_transaction
 from worker.embedded import RunningValkey
 
@@ -158,3 +159,23 @@ def test_a_generic_plan_asks_for_the_tenant_of_its_transaction(world: World, sea
         shown = connection.execute(text(f"EXPLAIN (FORMAT JSON) EXECUTE nearest('{world.ours}')"))
         assert "_embedding_idx" in json.dumps(shown.scalar_one())
         connection.execute(text("DEALLOCATE nearest"))
+
+
+def test_where_a_chunk_begins_is_read_from_an_index_alone(world: World, searching: Engine) -> None:
+    """Its rows may be a page each, and a document may have thousands before it."""
+    asked: list[tuple[str, Any]] = []
+
+    def look(_c: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        asked.append((statement, parameters))
+
+    with tenant_transaction(searching, world.ours) as connection:
+        some = text("SELECT number FROM chunks WHERE segment = 1 LIMIT 3")
+        numbers = connection.execute(some).scalars().all()
+        event.listen(searching, "before_cursor_execute", look)
+        assert passages(connection, (*SEALED, OPEN), numbers).keys() == set(numbers)
+        event.remove(searching, "before_cursor_execute", look)
+        [(statement, parameters)] = asked
+        [found] = connection.exec_driver_sql(f"EXPLAIN (FORMAT JSON) {statement}", parameters).scalar_one()
+    scans = [node for node in nodes(found["Plan"]) if node.get("Alias", "").startswith("b_")]
+    assert {scan["Node Type"] for scan in scans} == {"Index Only Scan"}
+    assert all("place_key" in scan["Index Name"] or "chunk_index" in scan["Index Name"] for scan in scans)

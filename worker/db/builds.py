@@ -15,6 +15,8 @@ log = logging.getLogger(__name__)
 
 # A build waits for the transactions that began before it; this is longer than any of ours.
 WAIT_SECONDS = 900
+LARGE = 100_000  # rows
+_MOST_CANDIDATES = 1000  # pgvector's
 # The operator class of each metric, after the name of the column's type (pgvector README, "HNSW").
 _OPERATORS = {Metric.COSINE: "cosine_ops", Metric.L2: "l2_ops", Metric.INNER_PRODUCT: "ip_ops"}
 
@@ -49,6 +51,16 @@ def complete(connection: Connection, leaf: str, settings: Settings) -> None:
         _build(connection, leaf, settings)
 
 
+def ef_construction(connection: Connection, leaf: str, settings: Settings) -> int:
+    """Give how many candidates a build looks at: twice as many in a large leaf.
+
+    The more rows a graph has, the more of them it must be searched by to be found at all: better neighbours
+    cost half as long again once, more candidates would cost each search (docs/decisions/0013).
+    """
+    rows = connection.execute(text(f"SELECT count(*) FROM (SELECT 1 FROM {leaf} LIMIT {LARGE + 1}) some"))
+    return min(settings.hnsw_ef_construction * (2 if rows.scalar_one() > LARGE else 1), _MOST_CANDIDATES)
+
+
 def _build(connection: Connection, leaf: str, settings: Settings) -> None:
     """CONCURRENTLY: plain CREATE INDEX keeps deletions waiting, and took no less time where measured."""
     connection.execute(text(f"DROP INDEX CONCURRENTLY IF EXISTS {index_name(leaf)}"))
@@ -56,7 +68,7 @@ def _build(connection: Connection, leaf: str, settings: Settings) -> None:
         text(f"""
             CREATE INDEX CONCURRENTLY {index_name(leaf)} ON {leaf}
             USING hnsw (embedding {settings.embedding_type.value}_{_OPERATORS[settings.embedding_metric]})
-            WITH (m = {settings.hnsw_m}, ef_construction = {settings.hnsw_ef_construction})""")
+            WITH (m = {settings.hnsw_m}, ef_construction = {ef_construction(connection, leaf, settings)})""")
     )
 
 

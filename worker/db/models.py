@@ -388,8 +388,16 @@ def _chunks(metadata: MetaData, vector: HALFVEC | VECTOR) -> Table:
         _check("(embedding <#> embedding) BETWEEN '-1e38' AND '-1e-38'", "chunks_embedding_check"),
         _check("octet_length(content_hash) = 32", "chunks_content_hash_check"),
         _check("jsonb_typeof(metadata) = 'object'", "chunks_metadata_check"),
-        # `segment` only because a unique index of a partitioned table must hold its key
-        Index("chunks_place_key", "document_id", "chunk_index", "segment", unique=True),
+        # `segment` only because a unique index of a partitioned table must hold its key; what it includes is
+        # where a chunk begins, without a page of the table for each chunk before it
+        Index(
+            "chunks_place_key",
+            "document_id",
+            "chunk_index",
+            "segment",
+            unique=True,
+            postgresql_include=["tenant_id", "char_length"],
+        ),
         Index("chunks_content_hash_idx", "tenant_id", "content_hash"),
         Index("chunks_project_id_idx", "project_id", postgresql_where=text("project_id IS NOT NULL")),
         Index("chunks_created_at_idx", "created_at"),

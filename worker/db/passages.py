@@ -47,15 +47,16 @@ def passages(connection: Connection, visible: Sequence[int], numbers: Sequence[i
                 SELECT p.* FROM (
                     SELECT document_id, max(chunk_index) AS last FROM asked GROUP BY document_id) f
                 CROSS JOIN LATERAL (
-                    SELECT number, row_number() OVER upto AS position, sum(char_length) OVER upto AS end_at
+                    SELECT b.document_id, b.chunk_index, row_number() OVER upto AS position,
+                           sum(b.char_length) OVER upto AS end_at
                     FROM chunks b WHERE b.segment IN ({among})
                       AND b.document_id = f.document_id AND b.chunk_index <= f.last
-                    WINDOW upto AS (ORDER BY b.chunk_index)) p
-                WHERE p.number = ANY(:numbers))
+                    WINDOW upto AS (ORDER BY b.chunk_index)) p)
             SELECT c.number, c.chunk_id, c.document_id, c.chunk_index, c.text, c.language, c.heading_path,
                    c.char_length, c.metadata AS chunk_metadata,
                    d.filename, d.source_path, d.total_chunks, d.metadata, p.position, p.end_at
-            FROM asked c JOIN documents d ON d.document_id = c.document_id JOIN placed p USING (number)"""),
+            FROM asked c JOIN documents d ON d.document_id = c.document_id
+            JOIN placed p ON p.document_id = c.document_id AND p.chunk_index = c.chunk_index"""),
         {"numbers": list(numbers)},
     )
     return {row.number: _passage(row) for row in found}
