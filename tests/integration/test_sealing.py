@@ -18,7 +18,7 @@ from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from tests.integration.test_maintenance import value
 from worker import Document, GivenChunk, delete, restore, submit, writing
-from worker.db import segments
+from worker.db import builds, segments
 from worker.db.engine import transaction
 from worker.dispatch import dispatch
 from worker.ingest import ingest_batch
@@ -126,6 +126,20 @@ def test_a_full_segment_is_sealed_and_the_next_one_opens(
     assert value(connection, "SELECT count(*) FROM chunks_s000002") == 25
     assert seal(resources)["sealed"] == ["chunks_s000002"]
     assert value(connection, "SELECT count(*) FROM segments WHERE state = 'spare'") == 3
+
+
+@pytest.mark.parametrize(("large", "candidates"), [(25, 64), (24, 128)])
+def test_a_large_graph_is_built_with_twice_the_candidates(
+    resources: Resources, drain: Drain, connection: Connection, monkeypatch: pytest.MonkeyPatch,
+    large: int, candidates: int,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(builds, "LARGE", large)
+    ingested(drain, document("a"))
+    assert seal(resources)["sealed"] == ["chunks_s000001"]
+    options = value(
+        connection, "SELECT reloptions FROM pg_class WHERE relname = 'chunks_s000001_embedding_idx'"
+    )
+    assert f"ef_construction={candidates}" in options
 
 
 def test_what_is_not_full_stays_open(resources: Resources, drain: Drain, connection: Connection) -> None:
