@@ -57,7 +57,7 @@ def ef_construction(connection: Connection, leaf: str, settings: Settings) -> in
     The more rows a graph has, the more of them it must be searched by to be found at all: better neighbours
     cost half as long again once, more candidates would cost each search (docs/decisions/0013).
     """
-    rows = connection.execute(text(f"SELECT count(*) FROM (SELECT 1 FROM {leaf} LIMIT {LARGE + 1}) some"))
+    rows = connection.execute(text(f"SELECT count(*) FROM (SELECT 1 FROM {leaf} LIMIT {LARGE + 1}) counted"))
     return min(settings.hnsw_ef_construction * (2 if rows.scalar_one() > LARGE else 1), _MOST_CANDIDATES)
 
 
