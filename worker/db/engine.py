@@ -86,10 +86,11 @@ def transaction(
 
 def statement_timeout(connection: Connection, seconds: float) -> None:
     """Bound each statement of this transaction, from here on."""
-    connection.execute(text(_statement_timeout(seconds)))
+    connection.exec_driver_sql(_statement_timeout(seconds))
 
 
 def _statement_timeout(seconds: float) -> str:
+    """Say it as the driver is told it: as `text` each number would take a place in SQLAlchemy's cache."""
     return f"SET LOCAL statement_timeout = {max(int(seconds * 1000), 1)}"
 
 
@@ -100,12 +101,12 @@ def attempt(connection: Connection, seconds: float) -> Iterator[None]:
     At its end everything it set is undone. Where the database refused it, DBAPIError is raised. No
     `begin_nested`: that takes two more round trips, and a search has four such parts.
     """
-    connection.execute(text(f"SAVEPOINT attempt; {_statement_timeout(seconds)}"))
+    connection.exec_driver_sql(f"SAVEPOINT attempt; {_statement_timeout(seconds)}")
     try:
         yield
     finally:
         if not connection.invalidated:
-            connection.execute(text("ROLLBACK TO attempt"))
+            connection.exec_driver_sql("ROLLBACK TO attempt")
 
 
 def clock(connection: Connection) -> datetime:

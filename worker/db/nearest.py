@@ -213,7 +213,8 @@ def ef_search(configured: int, k: int, seen: Seen, passing: float) -> int:
 def _set(connection: Connection, *settings: tuple[str, str | int]) -> None:
     """Set these for the attempt. A generic plan costs thirty times a custom one; so may JIT."""
     usual = (("plan_cache_mode", "force_custom_plan"), ("jit", "off"))
-    connection.execute(text("; ".join(f"SET LOCAL {name} TO {value}" for name, value in (*usual, *settings))))
+    said = "; ".join(f"SET LOCAL {name} TO {value}" for name, value in (*usual, *settings))
+    connection.exec_driver_sql(said)
 
 
 def _share(connection: Connection, reach: Reach, seen: Seen) -> float:
