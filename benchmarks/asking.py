@@ -23,7 +23,7 @@ from worker.types import Answer
 START_SECONDS = 120
 WARM_UP = 20  # queries of each client
 AT_ONCE = 256
-PART, MOST_WARM_UP, NO_LESS = 512, 10_240, 0.97  # queries
+MOST_WARM_UP, NO_LESS, ENOUGH = 10_240, 0.97, 2  # queries, of the best median, parts
 
 _together: Barrier
 
@@ -80,19 +80,17 @@ def ask(resources: Resources, queries: Iterable[Query]) -> Asked:
     return Asked(taken, answers)
 
 
-def warm_up(resources: Resources, queries: Iterator[Query]) -> int:
-    """Ask until searches take no less than before; gives how many were asked.
+def warm_up(resources: Resources, queries: Iterator[Query], part: int) -> int:
+    """Ask, `part` by part, until searches twice took no less than before; gives how many were asked.
 
     What they read is then in memory, as it is after the first hours of service.
     """
-    before, asked = math.inf, 0
-    while asked < MOST_WARM_UP:
-        part = ask(resources, islice(queries, PART))
-        asked += PART
-        [median] = part.milliseconds(0.5)
-        if median > NO_LESS * before:
-            break
-        before = median
+    before, asked, no_less = math.inf, 0, 0
+    while asked < MOST_WARM_UP and no_less < ENOUGH:
+        [median] = ask(resources, islice(queries, part)).milliseconds(0.5)
+        asked += part
+        no_less = no_less + 1 if median > NO_LESS * before else 0
+        before = min(median, before)
     return asked
 
 

@@ -42,7 +42,7 @@ from worker.types import EmbeddingType
 
 NAME, DIMENSION, ROWS, K = "million", 1536, 1_000_000, 10
 ROWS_A_CENTRE = 1_000
-QUERIES, CURVE_QUERIES, CLIENTS, CLIENT_QUERIES = 1_000, 200, 8, 200
+QUERIES, CURVE_QUERIES, WARM_UP, CLIENTS, CLIENT_QUERIES = 1_000, 200, 512, 8, 200
 FEWEST_QUERIES = 10
 EF_SEARCH = (10, 20, 40, 60, 80, 100, 150, 200, 300, 400)
 SEALED_MEANWHILE = 3
@@ -168,7 +168,7 @@ class _Type:
         return seconds
 
     def _search(self, resources: Resources) -> None:
-        warming = warm_up(resources, self._data.strangers(0))
+        warming = warm_up(resources, self._data.strangers(0), self._data.parts(WARM_UP))
         self._say(f"warm after {warming:,} searches")
         self._sealed(resources)
         self._crowd(resources)

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Annotated, Any, Self
 from uuid import UUID
 
@@ -48,7 +48,7 @@ def _several(value: Any) -> Any:
 
 def _moment(value: Any) -> Any:
     """Refuse numbers, also as a string: pydantic would take them for seconds, or for milliseconds."""
-    if not isinstance(value, datetime) and not (isinstance(value, str) and "-" in value[1:]):
+    if not isinstance(value, date) and not (isinstance(value, str) and "-" in value[1:]):
         raise ValueError("no date")
     return value
 

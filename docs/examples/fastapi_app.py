@@ -61,6 +61,8 @@ def refuse(_request: Request, error: IngestError) -> JSONResponse:
 @app.post("/documents", status_code=202)
 def submit_document(given: Submission, tenant: Tenant) -> dict[str, Any]:
     """Record a document: it is safe now, and searchable soon."""
+    if not given.source_path.isprintable():
+        raise HTTPException(400, "source_path has characters that cannot be printed")
     document = Document.text(
         given.text, source_path=given.source_path, language=given.language, metadata=given.metadata
     )

@@ -5,6 +5,7 @@ import inspect
 import json
 import re
 import shlex
+import subprocess
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -220,3 +221,9 @@ def check_call(call: ast.Call, names: dict[str, Any]) -> None:
     inspect.signature(called).bind(*call.args, **keywords)
     if called is search:
         assert keywords.keys() <= Query.model_fields.keys(), ast.unparse(call)
+
+
+def test_what_ci_runs_is_what_the_readme_says() -> None:
+    script = (ROOT / ".ci/run").read_text()
+    assert subprocess.run(["bash", "-n"], input=script, text=True, check=False).returncode == 0
+    assert {"make lint types", "make test COVERAGE="} <= set(script.splitlines())

@@ -264,6 +264,7 @@ def test_what_is_like_something_is_not_that_itself(ask: Ask, drain: Drain) -> No
         found = names(ask("a ship in the storm", mode="hybrid", like=[like]))
         assert found
         assert "ship" not in found
+    assert "ship" not in names(ask("ship", like=[ship.chunk_id])), "by words alone, too"
 
 
 def test_weights_turn_a_hybrid_into_either_part(ask: Ask, drain: Drain) -> None:
@@ -352,7 +353,8 @@ def test_what_was_found_stands_where_a_deeper_look_is_late(
     monkeypatch.setattr(stages, "_SHARE", 0.1)
     for mode in ("vector", "hybrid"):
         answer = ask("ship", mode=mode, k=2, group_by_document=True)
-        assert (names(answer), answer.dropped) == (["fleet"], ("vector",))
+        assert (names(answer), answer.dropped) == (["fleet"], ())
+        assert answer.notes == ("a deeper look was late: there may be more documents",)
 
 
 # -- what is said of it ---------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, event, text
 from worker.db import filters, nearest, segments
 from worker.db.engine import attempt, driver_url, single_connection_engine, transaction
 from worker.db.grants import Role
-from worker.db.likeness import Likeness, likeness
+from worker.db.likeness import likeness, named
 from worker.db.logins import role_names
 from worker.db.migrate import migrate
 from worker.db.nearest import Candidate, Found, candidates, ef_search, most_counted, score
@@ -161,15 +161,15 @@ class Searcher:
                 most=most_counted(seen, metric, self.settings),
             )
             if like is not None:
-                alike = self.like(connection, tenant_id, like, seen, metric)
-                vector, reach = alike.vector, reach.without(alike.chunks, alike.documents)
+                vector = self.like(connection, tenant_id, like, seen, metric)
+                reach = reach.without(*named(connection, tenant_id, like, seen=seen))
             return candidates(
                 connection, vector, reach=reach, seen=seen, k=k, metric=metric, settings=self.settings
             )
 
     def like(
         self, connection: Connection, tenant_id: UUID, ids: list[UUID], seen: Seen, metric: Metric | None
-    ) -> Likeness:
+    ) -> list[float]:
         return likeness(
             connection, tenant_id, ids, seen=seen, metric=metric or self.settings.embedding_metric
         )
@@ -416,9 +416,19 @@ def test_enough_without_an_index_do_not_hide_that_the_indexes_gave_up(
 
 
 @pytest.mark.usefixtures("few_are_exact")
-def test_documents_that_were_not_counted_do_not_count_as_few(search: Searcher) -> None:
+def test_documents_that_were_not_counted_count_as_neither_few_nor_all(
+    search: Searcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passing = []
+
+    def look(configured: int, k: int, seen: Seen, share: float) -> int:
+        passing.append(share)
+        return ef_search(configured, k, seen, share)
+
+    monkeypatch.setattr(nearest, "ef_search", look)
     found = search({"metadata": {"n": {"gte": 0}}, "chunk_metadata": {"c": {"lt": 5000}}})
     assert found.note == "by the vector indexes"
+    assert 0 < passing[0] < 0.2
 
 
 @pytest.mark.usefixtures("few_are_exact")
@@ -590,9 +600,9 @@ def test_the_mean_of_chunks_and_documents_counts_each_once(
     of_document = turned([sum(column) / CHUNKS for column in zip(*columns, strict=True)])
     wanted = [(a + b) / 2 for a, b in zip(of_document, turned(vector), strict=True)]
     with search.opened() as (opened, tenant_id, seen):
-        alike = search.like(opened, tenant_id, [document, chunk_id, document], seen, metric)
-    assert alike.vector == pytest.approx(wanted, abs=1e-5)
-    assert (alike.chunks, alike.documents) == ([chunk_id], [document])
+        ids = [document, chunk_id, document]
+        assert search.like(opened, tenant_id, ids, seen, metric) == pytest.approx(wanted, abs=1e-5)
+        assert named(opened, tenant_id, ids, seen=seen) == ([chunk_id], [document])
 
 
 def test_what_is_named_is_not_found(search: Searcher, connection: Connection) -> None:
@@ -637,9 +647,9 @@ def test_what_has_no_vector_is_named(search: Searcher, connection: Connection) -
     document = a_document(connection)
     chunk_id = next(iter(stored(connection, document)))
     connection.execute(text("UPDATE chunks SET embedding = NULL WHERE document_id = :id"), {"id": document})
-    for named, kind in ((chunk_id, "chunk"), (document, "document")):
-        with pytest.raises(IngestError, match=f"{kind} {named} has no embedding"):
-            search(like=[named])
+    for without, kind in ((chunk_id, "chunk"), (document, "document")):
+        with pytest.raises(IngestError, match=f"{kind} {without} has no embedding"):
+            search(like=[without])
 
 
 def test_what_cancels_out_is_no_direction(search: Searcher, connection: Connection) -> None:

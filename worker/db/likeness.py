@@ -12,18 +12,17 @@ from worker.errors import IngestError
 from worker.types import Metric
 
 
-class Likeness(NamedTuple):
-    """What to be near to, and what it was made of: that is not among the results."""
+class Named(NamedTuple):
+    """What a search is to be like: that is not among its results."""
 
-    vector: list[float]
     chunks: list[UUID]
     documents: list[UUID]
 
 
 def likeness(
     connection: Connection, tenant_id: UUID, ids: Sequence[UUID], *, seen: Seen, metric: Metric
-) -> Likeness:
-    """Take the mean of what is named, one chunk or document counting as much as another.
+) -> list[float]:
+    """Give the mean of what is named, one chunk or document counting as much as another.
 
     A document counts by the mean of its chunks, a duplicate by those of its owner. For cosine distance only
     directions count, so vectors are brought to one length before a mean is taken.
@@ -40,16 +39,31 @@ def likeness(
     mean = _mean([_numbers(rows[named].mean) for named in dict.fromkeys(ids)])
     if not any(mean):
         raise IngestError("what like names cancels out: its mean is zero", "name fewer, or give a text")
-    of_kind: dict[str, list[UUID]] = {"chunk": [], "document": []}
-    for row in rows.values():
-        of_kind[row.kind].append(row.owner)
-    return Likeness(mean, of_kind["chunk"], of_kind["document"])
+    return mean
+
+
+def named(connection: Connection, tenant_id: UUID, ids: Sequence[UUID], *, seen: Seen) -> Named:
+    """Give which chunks and documents these ids are of, a duplicate by its owner; unknown ones are none."""
+    chunks = connection.execute(
+        text(f"""
+            SELECT chunk_id FROM chunks
+            WHERE segment IN ({segments.in_list(seen.all)})
+              AND tenant_id = :tenant_id AND chunk_id = ANY(:ids)"""),
+        {"tenant_id": tenant_id, "ids": list(ids)},
+    )
+    documents = connection.execute(
+        text("""
+            SELECT coalesce(duplicate_of, document_id) FROM documents
+            WHERE tenant_id = :tenant_id AND document_id = ANY(:ids) AND deleted_at IS NULL"""),
+        {"tenant_id": tenant_id, "ids": list(ids)},
+    )
+    return Named(list(chunks.scalars()), list(documents.scalars()))
 
 
 def _means(
     connection: Connection, tenant_id: UUID, ids: Sequence[UUID], seen: Seen, metric: Metric
 ) -> Sequence[Row[Any]]:
-    """Give (id, kind, owner, mean) of those that are there; `owner` is the chunk, or whose chunks count."""
+    """Give (id, kind, mean) of those that are there."""
     vector = "l2_normalize(c.embedding::vector)" if metric is Metric.COSINE else "c.embedding::vector"
     mean = f"avg({vector}) AS mean"
     if metric is Metric.COSINE:
@@ -57,10 +71,10 @@ def _means(
     among = f"c.segment IN ({segments.in_list(seen.all)}) AND c.tenant_id = :tenant_id"
     found = connection.execute(
         text(f"""
-            SELECT c.chunk_id AS id, 'chunk' AS kind, c.chunk_id AS owner, {mean}
+            SELECT c.chunk_id AS id, 'chunk' AS kind, {mean}
             FROM chunks c WHERE {among} AND c.chunk_id = ANY(:ids) GROUP BY c.chunk_id
             UNION ALL
-            SELECT d.document_id, 'document', d.owner, m.mean
+            SELECT d.document_id, 'document', m.mean
             FROM (SELECT document_id, coalesce(duplicate_of, document_id) AS owner FROM documents
                   WHERE tenant_id = :tenant_id AND document_id = ANY(:ids) AND deleted_at IS NULL) d
             CROSS JOIN LATERAL (

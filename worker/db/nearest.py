@@ -113,12 +113,10 @@ class _Search(NamedTuple):
         few = self.reach.counted and self.reach.chunks <= most
         if few or (self.sealed is not None and self.sealed <= most):
             return Found(self.exact(), True, f"compared one by one: {counted}")
-        passing = _share(self.connection, self.reach, self.seen)
-        if self.sealed is not None:
-            passing *= self.sealed / max(sum(self.seen.sealed.values()), 1)
-        if passing * RARE < 1:
+        share, rows = _share(self.connection, self.reach, self.seen), max(sum(self.seen.sealed.values()), 1)
+        if share * (rows if self.sealed is None else self.sealed) * RARE < rows:
             return Found(self.exact(), True, f"compared one by one: the few that fit, of {counted}")
-        found, by_index = self.indexed(min(passing, 1.0))
+        found, by_index = self.indexed(min(share * self.at_least / rows, 1.0))
         if by_index >= self.k or len(found) >= (self.reach.exactly or math.inf):
             return Found(found, False, "by the vector indexes")
         return Found(self.exact(), True, f"compared one by one: the indexes gave {by_index} of {self.k}")
@@ -130,6 +128,11 @@ class _Search(NamedTuple):
             return 0
         known = [self.reach.chunks] if self.reach.counted else []
         return min([*known, *([] if self.reach.sealed is None else [self.reach.sealed])], default=None)
+
+    @property
+    def at_least(self) -> int:
+        """How many chunks that conditions on documents let through likely have one, at least."""
+        return self.reach.chunks if self.sealed is None else min(self.reach.chunks, self.sealed)
 
     def by_other_metric(self) -> Found:
         """Compare one by one, however many there are within the bound."""
@@ -162,7 +165,7 @@ class _Search(NamedTuple):
             ("enable_sort", "off"),  # what it guesses of a filter on metadata is far from what was counted
         )
         rows = self._ask(" UNION ALL ".join(f"({branch})" for branch in branches))
-        return [_candidate(row) for row in rows[: self.k]], sum(row.indexed for row in rows)
+        return [_candidate(row) for row in rows], rows[0].by_index if rows else 0
 
     def _one_by_one(self, among: Sequence[int]) -> str:
         """Give the exact way. `+ 0`: no vector index gives this order, whatever else the planner thinks."""
@@ -187,7 +190,9 @@ class _Search(NamedTuple):
 
     def _ask(self, branches: str) -> Sequence[Row[Any]]:
         """Ask all branches. `+ 0`: what comes from an index in relaxed order is in no order yet."""
-        statement = f"SELECT * FROM ({branches}) nearest ORDER BY distance + 0, chunk_id"
+        statement = f"""
+            SELECT *, count(*) FILTER (WHERE indexed) OVER () AS by_index
+            FROM ({branches}) nearest ORDER BY distance + 0, chunk_id LIMIT :k"""
         parameters = {**self.reach.parameters, "vector": literal(self.vector), "k": self.k}
         if self.plan is not None:
             lines = self.connection.execute(text(f"EXPLAIN (COSTS OFF) {statement}"), parameters).scalars()
@@ -211,10 +216,8 @@ def ef_search(configured: int, k: int, seen: Seen, passing: float) -> int:
 
 
 def _set(connection: Connection, *settings: tuple[str, str | int]) -> None:
-    """Set these for the attempt. A generic plan costs thirty times a custom one; so may JIT."""
-    usual = (("plan_cache_mode", "force_custom_plan"), ("jit", "off"))
-    said = "; ".join(f"SET LOCAL {name} TO {value}" for name, value in (*usual, *settings))
-    connection.exec_driver_sql(said)
+    """Set these for the attempt."""
+    connection.exec_driver_sql("; ".join(f"SET LOCAL {name} TO {value}" for name, value in settings))
 
 
 def _share(connection: Connection, reach: Reach, seen: Seen) -> float:

@@ -13,6 +13,7 @@ What raises IngestError was asked wrongly; what is late or fails is left out and
 """
 
 from dataclasses import replace
+from functools import cache
 
 from worker.db.engine import statement_timeout, transaction
 from worker.queries import Mode, Query
@@ -57,7 +58,7 @@ def _answer(snapshot: Snapshot, query: Query, asked: Asked, stages: Stages) -> A
         raise stages.too_late()
     with stages.required("present"):
         statement_timeout(snapshot.connection, stages.left)
-        weigh = common.weights if common else _nothing
+        weigh = cache(common.weights) if common else _nothing
         hits = present(snapshot, ranking.ranked, weigh, query.neighbours)
     return Answer(
         hits=hits,
@@ -77,5 +78,6 @@ def _notes(snapshot: Snapshot, query: Query, asked: Asked, ranking: Ranking) -> 
     if not snapshot.corpus.chunks and not ranking.ranked:
         return ("no chunk of this tenant is searchable",)
     parts = (ranking.keywords, ranking.similar)
-    notes = tuple(dict.fromkeys(note for part in parts if part is not None for note in part.notes))
+    found = (note for part in parts if part is not None for note in part.notes)
+    notes = tuple(dict.fromkeys((*found, *ranking.notes)))
     return notes if notes or ranking.ranked else (explaining.why_nothing(snapshot, query, asked),)

@@ -172,14 +172,17 @@ def _numbers(fetched: Fetched) -> Numbers:
     return np.concatenate([numbers_of(block, entries) for block, entries in fetched.rows])
 
 
-def _in_order(scored: Scored, depth: int, allowed: Numbers | None) -> Iterator[list[tuple[int, float]]]:
+def _in_order(scored: Scored, depth: int, allowed: Numbers | None) -> Iterator[Sequence[tuple[int, float]]]:
     """Yield candidates, best first: as many as are wanted; as many again, as some are no more; then many."""
     first = 2 * depth
     ranked = scored.best(first, allowed)
-    yield from filter(None, (ranked[:depth], ranked[depth:]))
+    yield from _parts(ranked, min(depth, _AT_ONCE))
     if len(ranked) == first:
-        rest = scored.best(MOST_LOOKED_AT, allowed)
-        yield from (rest[start : start + _AT_ONCE] for start in range(first, len(rest), _AT_ONCE))
+        yield from _parts(scored.best(MOST_LOOKED_AT, allowed)[first:], _AT_ONCE)
+
+
+def _parts(ranked: Sequence[tuple[int, float]], size: int) -> Iterator[Sequence[tuple[int, float]]]:
+    return (ranked[start : start + size] for start in range(0, len(ranked), size))
 
 
 def _living(

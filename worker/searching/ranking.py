@@ -40,6 +40,7 @@ class Ranking:
     ranked: Sequence[Ranked]
     similar: Similar | None
     keywords: Keywords | None
+    notes: tuple[str, ...] = ()
 
     @property
     def is_empty_handed(self) -> bool:
@@ -67,20 +68,20 @@ class Ranker:
     def rank(self) -> Ranking:
         """Find and rank `query.k` chunks, or as many as there are."""
         depth = max(DEPTH, self._query.k) if self._query.mode is Mode.HYBRID else self._query.k
-        if self._query.like is not None:  # what is named is left out of what the words find, too
-            self._stages.optional("vector", self._snapshot.connection, lambda: self._similarity)
         before: Ranking | None = None
+        dropped: list[str] = []
         while True:
             by_words = self._by_words(depth)
             by_vector = self._by_vector(depth, by_words)
             if before and before.has_more_parts_than(by_vector, by_words):
-                return before  # a deeper look was late: what was found stands
+                self._stages.dropped[:] = dropped
+                return replace(before, notes=("a deeper look was late: there may be more documents",))
             exhausted = all(part is None or len(part.scores) < depth for part in (by_vector, by_words))
             if by_words and by_words.scores and by_vector and self._query.fusion is Fusion.MINMAX:
                 by_vector, by_words = self._completed(by_vector, by_words)
             with self._stages.timed("fuse"):
                 ranked = self._fused(by_vector, by_words)
-            before = Ranking(ranked[: self._query.k], by_vector, by_words)
+            before, dropped = Ranking(ranked[: self._query.k], by_vector, by_words), [*self._stages.dropped]
             if len(ranked) >= self._query.k or depth >= _DEEPEST or exhausted:
                 return before
             depth *= _DEEPER

@@ -51,13 +51,8 @@ class Similarity:
             self._vector = self._mean(query.like or ())
 
     def _mean(self, ids: Sequence[UUID]) -> list[float]:
-        """Give the mean of what is named, and leave that out of what is found."""
         snapshot = self._snapshot
-        found = likeness(
-            snapshot.connection, snapshot.tenant_id, ids, seen=snapshot.seen, metric=self._metric
-        )
-        snapshot.leave_out(found.chunks, found.documents)
-        return found.vector
+        return likeness(snapshot.connection, snapshot.tenant_id, ids, seen=snapshot.seen, metric=self._metric)
 
     def rank(self, depth: int) -> Similar:
         """Give the `depth` nearest chunks.

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
-from worker.db import filters, keyword, segments, tenants
+from worker.db import filters, keyword, likeness, segments, tenants
 from worker.db.nearest import EXACT_CHUNKS, most_counted
 from worker.queries import Query
 from worker.settings import Settings
@@ -38,7 +38,12 @@ class Snapshot:
             tenant_chunks=self.corpus.chunks,
             most=most_counted(self.seen, query.metric, settings),
         )
+        self._limited = reach.documents is not None or bool(reach.of_chunks)
         self.reach = replace(reach, sealed=sum(map(self.corpus.by_segment.__getitem__, self.seen.sealed)))
+
+        if query.like is not None:
+            named = likeness.named(connection, self.tenant_id, query.like, seen=self.seen)
+            self.reach = self.reach.without(named.chunks, named.documents)
 
     def _projects(self, query: Query) -> list[UUID] | None:
         if query.projects is None:
@@ -54,14 +59,9 @@ class Snapshot:
         """Ask something about what this tenant has in these segments."""
         return question(self.connection, self.tenant_id, self.visible, *args, **kwargs)
 
-    def leave_out(self, chunks: Sequence[UUID], documents: Sequence[UUID]) -> None:
-        """See these chunks, and all of these documents, no more."""
-        self.reach = self.reach.without(chunks, documents)
-
     def numbers_within(self) -> Sequence[int] | None:
         """Give the numbers that the filter lets through, where they are known to be few."""
-        limited = self.reach.documents is not None or self.reach.of_chunks
-        if not limited or not self.reach.counted or self.reach.chunks > EXACT_CHUNKS:
+        if not self._limited or not self.reach.counted or self.reach.chunks > EXACT_CHUNKS:
             return None
         return filters.numbers_within(self.connection, self.reach, self.seen)
 
