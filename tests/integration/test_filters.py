@@ -214,8 +214,9 @@ def naughty() -> list[str]:
     return list(dict.fromkeys(line for line in lines if line.strip()))
 
 
-def test_naughty_strings_are_names_like_any_other(put: Put, paths: Paths) -> None:
-    lines = naughty()
+@pytest.mark.parametrize("part", range(8))
+def test_naughty_strings_are_names_like_any_other(part: int, put: Put, paths: Paths) -> None:
+    lines = naughty()[part::8]  # each is compared with all others of its part
     cleaned = [str(read({"project": line}).project[0]) for line in lines]  # type: ignore[index] # given
     put({line: {line: line, "v": line, "l": ["x", line]} for line in cleaned})
     for line, stored in zip(lines, cleaned, strict=True):
