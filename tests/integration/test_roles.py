@@ -521,7 +521,7 @@ def fits(connection: Connection, name: str, password: str) -> bool:
     kept = connection.execute(
         text("SELECT rolpassword FROM pg_authid WHERE rolname = :name"), {"name": name}
     ).scalar_one()
-    iterations, salt, stored = re.fullmatch(r"SCRAM-SHA-256\$(\d+):(.+)\$(.+):.+", kept).groups()  # type: ignore[union-attr]
+    iterations, salt, stored = re.fullmatch(r"SCRAM-SHA-256\$(\d+):(.+)\$(.+):.+", kept).groups()  # type: ignore[union-attr] # it matches
     salted = hashlib.pbkdf2_hmac("sha256", password.encode(), base64.b64decode(salt), int(iterations))
     key = hmac.digest(salted, b"Client Key", "sha256")
     return bool(base64.b64encode(hashlib.sha256(key).digest()).decode() == stored)

@@ -126,8 +126,8 @@ class _Search(NamedTuple):
         """How many chunks within reach have an index, at most; None: nobody knows."""
         if not self.seen.sealed:
             return 0
-        known = [self.reach.chunks] if self.reach.counted else []
-        return min([*known, *([] if self.reach.sealed is None else [self.reach.sealed])], default=None)
+        bounds = (self.reach.sealed, self.reach.chunks if self.reach.counted else None)
+        return min((bound for bound in bounds if bound is not None), default=None)
 
     @property
     def at_least(self) -> int:

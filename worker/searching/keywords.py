@@ -122,16 +122,16 @@ def _fetch(snapshot: Snapshot, languages: Sequence[str], words: Sequence[Word]) 
     """
     rows = _rows(snapshot, {term for word in words for term in word.terms})
     several = any(len(word.terms) > 1 for word in words)
-    if not several or snapshot.corpus.chunks > bm25.MOST_ENTRIES:
-        return [
-            Fetched(word.weight, len(word.terms), [row for term in word.terms for row in rows[term]])
-            for word in words
-        ]
-    listed = _rows(snapshot, {language_term(language) for language in languages[1:]})
-    tongues = Tongues(languages, {one: listed[language_term(one)] for one in languages[1:]})
+    told_apart = several and snapshot.corpus.chunks <= bm25.MOST_ENTRIES
+    tongues = _tongues(snapshot, languages) if told_apart else None
     return [
         Fetched(word.weight, len(word.terms), _where_spoken(word, rows, tongues, languages)) for word in words
     ]
+
+
+def _tongues(snapshot: Snapshot, languages: Sequence[str]) -> Tongues:
+    listed = _rows(snapshot, {language_term(language) for language in languages[1:]})
+    return Tongues(languages, {one: listed[language_term(one)] for one in languages[1:]})
 
 
 def _rows(snapshot: Snapshot, terms: Collection[str]) -> dict[str, list[Entries]]:
@@ -142,10 +142,10 @@ def _rows(snapshot: Snapshot, terms: Collection[str]) -> dict[str, list[Entries]
 
 
 def _where_spoken(
-    word: Word, rows: Mapping[str, Sequence[Entries]], tongues: Tongues, languages: Sequence[str]
+    word: Word, rows: Mapping[str, Sequence[Entries]], tongues: Tongues | None, languages: Sequence[str]
 ) -> list[Entries]:
-    if len(word.terms) == 1:
-        return list(rows[word.terms[0]])
+    if tongues is None or len(word.terms) == 1:
+        return [row for term in word.terms for row in rows[term]]
     return [
         (block, tongues.only(spoken, block, entries))
         for term, spoken in languages_of(word, languages).items()
