@@ -28,7 +28,7 @@ from worker.db.submissions import Scope
 from worker.db.tenants import known_scope
 from worker.dispatch import fill_window
 from worker.document import Document
-from worker.errors import DatabaseUnavailableError, IngestError, NoAnswerError
+from worker.errors import BrokerUnavailableError, DatabaseUnavailableError, IngestError, NoAnswerError
 from worker.loading import load
 from worker.queries import read_query
 from worker.rating import Run, rate, runs
@@ -116,7 +116,7 @@ def wait(
 
     `progress` hears how many are left. Raises NoAnswerError when the time is over; the documents go on.
     """
-    ids = [name if isinstance(name, UUID) else UUID(name) for name in document_ids]
+    ids = list(map(_known_id, document_ids))
     limit = None if timeout_seconds is None else time.monotonic() + timeout_seconds
     while True:
         asked = time.monotonic()
@@ -131,6 +131,13 @@ def wait(
             )
         # asking about very many documents takes a while itself: it must not become the load
         time.sleep(max(poll_seconds, 10 * (time.monotonic() - asked)))
+
+
+def _known_id(name: UUID | str) -> UUID:
+    try:
+        return name if isinstance(name, UUID) else UUID(name)
+    except (ValueError, TypeError, AttributeError):
+        raise IngestError(f"{name!r:.80} is not the id of a document", "`submit` gives them") from None
 
 
 def cancel(
@@ -217,31 +224,38 @@ def _kind_of(answer: Mapping[str, Any]) -> type[IngestError]:
 
 def _asked(query: Mapping[str, Any]) -> dict[str, Any]:
     from celery.exceptions import TimeoutError as NoResultError
+    from celery.exceptions import WorkerLostError
+    from kombu.exceptions import OperationalError
 
     from worker.app import app
     from worker.types import Queue
 
     settings = resources().settings
+    seconds = settings.search_timeout_seconds
     try:
         app.backend.client.ping()
-    except app.backend.connection_errors:
-        require_broker(settings)  # and Celery, which would try for 20 s, is not asked
-    seconds = settings.search_timeout_seconds
-    result = app.send_task(
-        TaskName.SEARCH_QUERY.value,
-        kwargs={"query": query},
-        queue=Queue.SEARCH.value,
-        expires=seconds,
-        retry=False,
-    )
-    try:
-        answer: dict[str, Any] = result.get(timeout=seconds)
+        result = app.send_task(
+            TaskName.SEARCH_QUERY.value,
+            kwargs={"query": query},
+            queue=Queue.SEARCH.value,
+            expires=seconds,
+            retry=False,
+        )
+        try:
+            answer: dict[str, Any] = result.get(timeout=seconds)
+        finally:
+            with suppress(*app.backend.connection_errors):
+                result.forget()  # else its subscription outlives the interpreter, with a traceback
     except NoResultError:
         raise NoAnswerError(
-            f"no search worker answered within {seconds} s", "start one: `ingest worker search`"
+            f"no search worker answered within {seconds} s",
+            "start one, `ingest worker search`; where one runs, `ingest doctor` says what is wrong",
         ) from None
-    finally:
-        result.forget()  # else its subscription outlives the interpreter, with a traceback
+    except WorkerLostError:
+        raise NoAnswerError("the process that searched died", "ask again; its log says why") from None
+    except (*app.backend.connection_errors, OperationalError):
+        require_broker(settings)
+        raise BrokerUnavailableError("the broker was away for a moment", "ask again") from None
     return answer
 
 

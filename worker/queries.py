@@ -181,10 +181,15 @@ def _name(key: Any) -> str:
     return storable(str(key).replace("\0", "\ufffd"))
 
 
+_NAMES = frozenset({"tenant", "project"})  # one that is cleaned may be another's
+
+
 def _clean(value: Any, field: str, depth: int = 0) -> Any:
     if depth > _DEEPEST:
         raise IngestError(f"{_shown(field)} is nested over {_DEEPEST} deep")
     if isinstance(value, str):
+        if field in _NAMES and storable(value) != value:
+            raise IngestError(f"there is no {field} {value!r:.200}", "`ingest status` lists what there is")
         return storable(value)
     if isinstance(value, Mapping):
         return {_name(key): _clean(item, field, depth + 1) for key, item in value.items()}

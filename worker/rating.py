@@ -87,6 +87,8 @@ def _check(thumbs: int | None, quality_score: float | None, comment: str | None)
         raise IngestError("thumbs must be 1, -1, or 0 to take them back")
     if quality_score is not None and not _is_share(quality_score):
         raise IngestError("the quality score must be a number from 0 to 1")
+    if comment is not None and not isinstance(comment, str):
+        raise IngestError("the comment must be text")
     if comment is not None and len(comment) > LONGEST_COMMENT:
         raise IngestError(f"the comment has {len(comment):,} characters; {LONGEST_COMMENT:,} are allowed")
 

@@ -137,7 +137,8 @@ def _slices(documents: Iterable[Document]) -> Iterator[list[Document]]:
 
 
 def _named(what: str, name: str) -> str:
-    clean = storable(name)
-    if not clean or len(clean) > _LONGEST_NAME:
+    if not name or len(name) > _LONGEST_NAME:
         raise IngestError(f"a {what}'s name has 1 to {_LONGEST_NAME} characters", "choose another name")
-    return clean
+    if storable(name) != name:  # two names must not become one
+        raise IngestError(f"a {what}'s name has no NUL and no half of a character", "choose another name")
+    return name

@@ -1,4 +1,4 @@
-"""Kombu's Redis transport, mended where losing the broker ends the worker.
+"""Kombu's Redis transport, mended where losing the broker, or a message, ends the worker.
 
 Once a connection has broken, kombu 5.7 closes its channel. An acknowledgement that comes later, and
 the putting back of what was not acknowledged, then ask the closed channel for its server's address:
@@ -8,12 +8,53 @@ logged and left: the batch is in the database, and its message, delivered again,
 
 from typing import Any
 
+from celery import current_app
+from kombu.exceptions import DecodeError
 from kombu.transport import TRANSPORT_ALIASES, redis
+from kombu.transport.virtual import Message
 from redis.exceptions import ConnectionError as BrokerConnectionError
+
+# Metadata of documents may be 50 deep; a message holds a few levels beside.
+DEEPEST = 100
+REFUSAL = {"error": f"the request is nested over {DEEPEST} deep", "hint": "a filter needs few levels"}
+
+
+class ShallowMessage(Message):
+    """A message that is refused where it is nested too deeply: it would end the worker, and then the next.
+
+    Reading JSON, and pickling it for the process that does the task, each take some of the stack for a level.
+    """
+
+    def _decode(self) -> Any:
+        try:
+            payload = super()._decode()  # type: ignore[no-untyped-call] # kombu's
+        except RecursionError:
+            payload = None
+        if payload is not None and _depth(payload) <= DEEPEST:
+            return payload
+        self._refuse()
+        raise DecodeError(f"a message is nested over {DEEPEST} deep")
+
+    def _refuse(self) -> None:
+        """Answer who asked; and keep what was asked out of the log, where Celery would put it."""
+        self.body = b""
+        if self.headers.get("id") and not self.headers.get("ignore_result"):
+            current_app.backend.store_result(self.headers["id"], REFUSAL, "SUCCESS")
+
+
+def _depth(value: Any) -> int:
+    """Give how many lists and objects are within one another."""
+    depth, level = 0, [value]
+    while inner := [one for one in level if isinstance(one, list | dict)]:
+        depth += 1
+        level = [child for one in inner for child in (one.values() if isinstance(one, dict) else one)]
+    return depth
 
 
 class Channel(redis.Channel):
     """A channel that knows when it is closed."""
+
+    Message = ShallowMessage
 
     def _connparams(self, asynchronous: bool = False) -> Any:
         if self.connection is None or self.connection.client is None:

@@ -101,6 +101,7 @@ CREATE TABLE documents (
     chunks_embedded INTEGER DEFAULT 0 NOT NULL,
     chunks_reused INTEGER DEFAULT 0 NOT NULL,
     metadata JSONB DEFAULT '{{}}'::jsonb NOT NULL,
+    searched_metadata JSONB,
     cleaned JSONB DEFAULT '{{}}'::jsonb NOT NULL,
     lane TEXT DEFAULT 'bulk' NOT NULL,
     status TEXT DEFAULT 'pending' NOT NULL,

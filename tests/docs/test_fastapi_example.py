@@ -133,7 +133,10 @@ def test_errors_have_codes(client: TestClient, put: Submit, drain: Drain) -> Non
     bad = {"source_path": "a", "text": "x", "language": "klingon"}
     assert client.post("/documents", json=bad, headers=ACME).status_code == 400
     late = client.post("/search", json={"text": "ship"}, headers=ACME)
-    assert (late.status_code, late.json()["hint"]) == (504, "start one: `ingest worker search`")
+    assert (late.status_code, late.json()["hint"]) == (
+        504,
+        "start one, `ingest worker search`; where one runs, `ingest doctor` says what is wrong",
+    )
     drain()
     delete([ship["document_id"]], tenant="acme")
     assert client.get(f"/documents/{ship['document_id']}", headers=ACME).status_code == 404

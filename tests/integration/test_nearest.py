@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -419,6 +420,7 @@ def test_enough_without_an_index_do_not_hide_that_the_indexes_gave_up(
 def test_documents_that_were_not_counted_count_as_neither_few_nor_all(
     search: Searcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(nearest, "_MOST_TIMES", 1)
     passing = []
 
     def look(configured: int, k: int, seen: Seen, share: float) -> int:
@@ -429,6 +431,32 @@ def test_documents_that_were_not_counted_count_as_neither_few_nor_all(
     found = search({"metadata": {"n": {"gte": 0}}, "chunk_metadata": {"c": {"lt": 5000}}})
     assert found.note == "by the vector indexes"
     assert 0 < passing[0] < 0.2
+
+
+@pytest.mark.usefixtures("few_are_exact")
+def test_more_of_small_vectors_are_few_where_a_filter_leaves_half_or_less(
+    search: Searcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = {"metadata": {"n": {"lt": 30}}}
+    found = search(wanted)
+    assert (found.exact, found.note[:20]) == (True, "compared one by one:")
+    monkeypatch.setattr(nearest, "_MOST_TIMES", 1)
+    assert search(wanted).note == "by the vector indexes"
+
+
+@pytest.mark.usefixtures("few_are_exact")
+@pytest.mark.parametrize(("wanted", "most"), [({}, 10), ({"chunk_metadata": {"c": {"lt": 5000}}}, 30)])
+def test_the_indexes_give_more_than_asked_for_where_a_filter_may_lie_far_off(
+    wanted: dict[str, Any], most: int, search: Searcher
+) -> None:
+    asked: list[str] = []
+
+    def look(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        asked.extend(re.findall(r"FETCH FIRST (\d+) ROWS", statement))
+
+    event.listen(search.engine, "before_cursor_execute", look)
+    found = search(wanted, tenant_chunks=DOCUMENTS * CHUNKS)
+    assert (len(found.candidates), asked) == (10, [str(most)])
 
 
 @pytest.mark.usefixtures("few_are_exact")

@@ -233,7 +233,7 @@ def test_changed_metadata_is_a_change_and_reaches_the_row_alone(connection: Conn
     assert connection.execute(rows).scalar_one() == before
 
 
-@pytest.mark.parametrize("name", ["", "\0", "x" * 201])
+@pytest.mark.parametrize("name", ["", "x" * 201])
 def test_names_of_tenants_and_projects_are_bounded(name: str) -> None:
     for options in ({"tenant": name}, {"tenant": "t", "project": name}):
         with pytest.raises(IngestError, match="1 to 200 characters"):

@@ -218,12 +218,6 @@ def test_unknown_tenant_and_project_are_named(ask: Ask, drain: Drain, name: str)
     assert refusal(ask, "ship", project=name).startswith("there is no project ")
 
 
-def test_names_are_cleaned_as_at_submission(ask: Ask, drain: Drain) -> None:
-    put("a.txt", SHIPS, tenant="te\0nant", project="\ud800")
-    drain()
-    assert len(ask("ship", tenant="te\0nant", project="\ud800", k=1)) == 1
-
-
 @pytest.mark.parametrize(
     ("vector", "said"),
     [
@@ -398,3 +392,75 @@ class TestWithoutModel:
         assert "EMBEDDING_PROVIDER is none" in refusal(ask, "ship")
         hits = ask(vector=unit, k=10)
         assert [(hit.text, hit.score, hit.number, hit.total) for hit in hits] == [("with", 1.0, 1, 2)]
+
+
+# metadata of an edit that is under way, or has failed
+
+
+def test_old_chunks_are_found_by_the_metadata_they_came_with(ask: Ask, drain: Drain) -> None:
+    """Else who may see only what is public would read what is not public yet."""
+
+    def tell(content: str, acl: str, **options: Any) -> None:
+        submit([Document.text(content, source_path="a.txt", metadata={"acl": acl})], **options)
+
+    def found(acl: str) -> list[tuple[str, Any]]:
+        hits = ask("ship", filter={"metadata": {"acl": acl}})
+        return [(hit.text, hit.metadata["acl"]) for hit in hits]
+
+    tell("the secret ship", "private")
+    drain()
+    tell("the open ship", "public")
+    assert (found("public"), found("private")) == ([], [("the secret ship", "private")])
+    tell("the wide open ship", "everybody")
+    assert (found("everybody"), found("private")) == ([], [("the secret ship", "private")])
+    drain()
+    assert (found("everybody"), found("private")) == ([("the wide open ship", "everybody")], [])
+    tell("the wide open ship", "private")
+    drain()
+    assert (found("everybody"), found("private")) == ([], [("the wide open ship", "private")])
+
+
+def test_an_edit_that_fails_leaves_the_metadata_of_the_old_chunks(
+    ask: Ask, drain: Drain, connection: Connection
+) -> None:
+    zero = GivenChunk("the open ship", vector=[0.0] * 256)
+    submit([Document.chunks([GivenChunk("the secret ship")], source_path="a", metadata={"acl": "private"})])
+    drain()
+    submit([Document.chunks([zero], source_path="a", metadata={"acl": "public"})])
+    assert drain() == {"failed": 1}
+    assert ask("ship", filter={"metadata": {"acl": "public"}}) == []
+    [hit] = ask("ship", filter={"metadata": {"acl": "private"}})
+    assert (hit.text, hit.metadata) == ("the secret ship", {"acl": "private"})
+    submit([Document.chunks([GivenChunk("the open ship")], source_path="a", metadata={"acl": "public"})])
+    assert drain() == {"completed": 1}
+    [hit] = ask("ship", filter={"metadata": {"acl": "public"}})
+    assert (hit.text, hit.metadata) == ("the open ship", {"acl": "public"})
+    assert connection.execute(text("SELECT searched_metadata FROM documents")).scalar_one() is None
+
+
+def test_a_capital_i_with_a_dot_is_an_i(ask: Ask, drain: Drain) -> None:
+    put("a.txt", "\u0130stanbul'da hava g\u00fczel")
+    drain()
+    for asked in ("istanbul", "\u0130stanbul", "\u0130STANBUL", "Istanbul"):
+        [hit] = ask(asked, mode="keyword")
+        start, end = hit.highlights[0]
+        assert hit.snippet[start:end] == "\u0130stanbul'da", asked
+
+
+def test_a_phrase_that_is_nowhere_is_said_beside_words_left_out(resources: Resources, drain: Drain) -> None:
+    put("a.txt", "the ship and the sea")
+    drain()
+    answer = search(resources, read_query(text='"the of the zzz the"', mode="keyword"))
+    assert answer.hits == ()
+    assert any("quoted words" in note for note in answer.notes), answer.notes
+
+
+def test_names_with_what_is_not_stored_are_nobody(ask: Ask, drain: Drain) -> None:
+    put("a.txt", SHIPS, tenant="acme", project="p")
+    drain()
+    for name in ("acme\0", "ac\0me", "acme\ud800"):
+        assert "there is no tenant" in refusal(ask, "ship", tenant=name)
+        with pytest.raises(IngestError, match="no NUL"):
+            put("b.txt", SHIPS, tenant=name)
+        with pytest.raises(IngestError, match="no NUL"):
+            put("b.txt", SHIPS, tenant="acme", project=name)

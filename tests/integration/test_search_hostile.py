@@ -445,7 +445,7 @@ def test_hostile_search_is_recorded_as_ours_and_bounded(bait: None, ask: Ask, co
         ),
         (["ship", "-k", "10000000"], "k is 10000000; it must be a whole number between 1 and 1000"),
         (["ship", "--mode", "\x1b[31m"], "mode is '\\x1b[31m'; it must be one of hybrid, vector, keyword"),
-        (["ship", "--filter", "[" * 50_000], "--filter is not a JSON object → write it as "),
+        (["ship", "--filter", "[" * 50_000], "--filter is nested too deeply"),
         (["ship", "--filter", '{"colour": 1}'], "filter has no field 'colour'; it has "),
         (["ship", "--filter", '{"source_path": "a"}', "--path", "b"], "source paths are given twice → "),
         (

@@ -1,5 +1,6 @@
 """`ingest search` and `ingest project` as a user sees them, answered by a real search worker."""
 
+import base64
 import json
 import re
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from sqlalchemy import Connection, text
 from tests.conftest import Run
 from tests.workers.conftest import StartWorker
 from worker import Document, GivenChunk, rate, submit
+from worker.broker import connect
 from worker.errors import Exit
 from worker.settings import Settings
 
@@ -179,3 +181,47 @@ def test_language_of_a_project_is_said_and_kept(ingest: Run, connection: Connect
     assert (refused.returncode, refused.stdout) == (Exit.USAGE, b"")
     assert refused.stderr.decode().startswith("error: language 'klingon' is not known → it may be one of ")
     assert ingest("project", "x").returncode == Exit.USAGE
+
+
+# what no filter may be, and the worker outlives
+
+
+def nested(depth: int) -> list[Any]:
+    value: list[Any] = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+def raw(depth: int) -> dict[str, Any]:
+    return {"text": "ship", "filter": {"metadata": {"year": {"equals": nested(depth)}}}}
+
+
+@pytest.mark.parametrize("depth", [100, 400, 480, 700])
+def test_a_request_that_is_nested_too_deeply_is_refused_and_the_next_one_answered(
+    find: Find, settings: Settings, depth: int
+) -> None:
+    url = settings.broker_url.get_secret_value()
+    app = Celery(broker=url, backend=url, set_as_current=False)
+    result = app.send_task("search.query", kwargs={"query": raw(depth)}, queue="search")
+    answer = result.get(timeout=60)
+    assert "error" in answer, answer
+    assert find("storm")["hits"]
+
+
+def test_a_message_that_python_cannot_read_is_thrown_away(find: Find, settings: Settings) -> None:
+    """It would be delivered to the next worker, for good."""
+    url = settings.broker_url.get_secret_value()
+    app = Celery(broker=url, backend=url, set_as_current=False)
+    app.send_task("search.query", kwargs={"query": {"text": "ship", "filter": "DEEP"}}, queue="paper")
+    client = connect(settings)
+    [written] = client.lrange("paper", 0, -1)
+    message = json.loads(written)
+    body = base64.b64decode(message["body"]).decode()
+    deep = body.replace('"DEEP"', "[" * 100_000 + "]" * 100_000)
+    message["body"] = base64.b64encode(deep.encode()).decode()
+    message["properties"]["delivery_info"]["routing_key"] = "search"
+    client.lpush("search", json.dumps(message))
+    assert find("storm")["hits"]
+    assert client.llen("search") == 0
+    assert client.hlen("unacked") == 0

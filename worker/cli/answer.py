@@ -79,6 +79,9 @@ def _show_explanation(explanation: Mapping[str, Any], latency_ms: Mapping[str, f
         _show_value(found, "  ")
 
 
+_LINE = 100  # characters
+
+
 def _show_value(found: Any, indent: str) -> None:
     """Write an object a line a name; what is in lists is told apart by dashes."""
     if isinstance(found, Mapping):
@@ -96,7 +99,8 @@ def _show_value(found: Any, indent: str) -> None:
 
 def _is_nested(value: Any) -> bool:
     inner = value if isinstance(value, list | tuple) else ()
-    return isinstance(value, Mapping) or any(isinstance(item, Mapping) for item in inner)
+    long = sum(len(str(item)) for item in inner) > _LINE
+    return isinstance(value, Mapping) or long or any(isinstance(item, Mapping) for item in inner)
 
 
 def _in_line(item: Any) -> str:

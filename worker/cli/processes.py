@@ -33,6 +33,8 @@ QUEUES = {
     Kind.MAINTENANCE: (Queue.MAINTENANCE,),
 }
 
+_SEARCHES_A_PROCESS = 100_000
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
@@ -82,6 +84,7 @@ def worker_options(kind: Kind, settings: "Settings") -> dict[str, Any]:
         "hostname": host_format(default_nodename(f"{kind.value}-{os.getpid()}@%h")),
         "queues": [queue.value for queue in QUEUES[kind]],
         "concurrency": _concurrency(kind, settings),
+        **_recycling(kind),
         "loglevel": settings.log_level,
         "optimization": "fair",
         "quiet": True,  # no banner
@@ -94,6 +97,11 @@ def worker_options(kind: Kind, settings: "Settings") -> dict[str, Any]:
 def _concurrency(kind: Kind, settings: "Settings") -> int:
     """Give the pool processes of a worker. A long chore (seal, vacuum) must not keep rescue from its turn."""
     return {Kind.INGEST: settings.ingest_concurrency, Kind.SEARCH: 1, Kind.MAINTENANCE: 4}[kind]
+
+
+def _recycling(kind: Kind) -> dict[str, int]:
+    """Replace the one process that searches rarely: whoever asks meanwhile waits for the new one's model."""
+    return {"max_tasks_per_child": _SEARCHES_A_PROCESS} if kind is Kind.SEARCH else {}
 
 
 def beat() -> None:

@@ -78,6 +78,9 @@ def search(
         show(answer)
 
 
+_EXAMPLES = {"--filter": '{"file_type": "markdown"}', "--weights": '{"vector": 0.7, "keyword": 0.3}'}
+
+
 def _filter(paths: list[str] | None, given: str | None) -> dict[str, Any] | None:
     found = _object("--filter", given) or {}
     if paths and "source_path" in found:
@@ -90,8 +93,10 @@ def _object(option: str, given: str | None) -> dict[str, Any] | None:
         return None
     try:
         found = json.loads(given)
-    except (ValueError, RecursionError):
+    except ValueError:
         found = None
+    except RecursionError:
+        raise IngestError(f"{option} is nested too deeply") from None
     if not isinstance(found, dict):
-        raise IngestError(f"{option} is not a JSON object", f"write it as {option} '{{\"name\": …}}'")
+        raise IngestError(f"{option} is not a JSON object", f"for example {option} '{_EXAMPLES[option]}'")
     return found

@@ -17,6 +17,10 @@ _WILDCARD = re.compile(r"(?:\*\*/)+|\*+|\?")
 _ORDERED = {"gte": ">=", "gt": ">", "lte": "<=", "lt": "<"}
 
 
+# Of a chunk, and of a document: while an edit of it is under way, or has failed, what its chunks came with.
+_METADATA = {"c": "c.metadata", "d": "coalesce(d.searched_metadata, d.metadata)"}
+
+
 class Conditions:
     """The conditions of one filter, and what is bound in them. `projects`: the ids of those it names.
 
@@ -72,8 +76,8 @@ class Conditions:
         return [part for key, condition in wanted.items() for part in self._value(row, key, condition)]
 
     def _value(self, row: str, key: str, wanted: Condition) -> list[str]:
-        column, name = f"{row}.metadata", self._bind(key)
-        value, given = f"({row}.metadata -> {name})", wanted.model_fields_set
+        column, name = _METADATA[row], self._bind(key)
+        value, given = f"({column} -> {name})", wanted.model_fields_set
         parts = []
         if "equals" in given:
             parts.append(f"{value} = {self._json(wanted.equals)}")

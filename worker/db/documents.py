@@ -211,10 +211,11 @@ _READ = (
     "size_bytes = coalesce(o.size_bytes, d.size_bytes), cleaned = o.cleaned,"
     " chunks_embedded = o.embedded, chunks_reused = o.reused"
 )
-_CONTENT = f"content_hash = decode(o.content_hash, 'hex'), {_READ}"
+_CONTENT = f"content_hash = decode(o.content_hash, 'hex'), searched_metadata = NULL, {_READ}"
 _NO_CHUNKS = "fingerprint = NULL, total_chunks = NULL"
 _ERROR = "error_code = o.error_code, error_message = o.error_message"
-# A failed edit keeps the old chunk set: it stays searchable and stays what its hashes say.
+# A failed edit keeps the old chunk set: it stays searchable and stays what its hashes say, and what it was
+# submitted with goes on to tell who finds it.
 _OUTCOME_COLUMNS = {
     Status.COMPLETED: f"{_CONTENT}, fingerprint = decode(o.fingerprint, 'hex'),"
     " total_chunks = o.total_chunks",

@@ -76,7 +76,8 @@ def _means(
             UNION ALL
             SELECT d.document_id, 'document', m.mean
             FROM (SELECT document_id, coalesce(duplicate_of, document_id) AS owner FROM documents
-                  WHERE tenant_id = :tenant_id AND document_id = ANY(:ids) AND deleted_at IS NULL) d
+                  WHERE tenant_id = :tenant_id AND document_id = ANY(:ids) AND deleted_at IS NULL
+                  OFFSET 0) d  -- else row-level security keeps the owner from an index
             CROSS JOIN LATERAL (
                 SELECT {mean} FROM chunks c WHERE {among} AND c.document_id = d.owner) m"""),
         {"tenant_id": tenant_id, "ids": list(ids)},

@@ -184,6 +184,7 @@ def _documents(metadata: MetaData) -> Table:
         Column("chunks_embedded", Integer, nullable=False, server_default=text("0")),
         Column("chunks_reused", Integer, nullable=False, server_default=text("0")),
         _metadata(),
+        Column("searched_metadata", JSONB),
         Column("cleaned", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
         Column("lane", Text, nullable=False, server_default=text("'bulk'")),
         Column("status", Text, nullable=False, server_default=text("'pending'")),

@@ -26,6 +26,10 @@ DISTANCE = {Metric.COSINE: "<=>", Metric.L2: "<->", Metric.INNER_PRODUCT: "<#>"}
 # index that has to pass over 199 of 200 takes longer than comparing the rest (docs/decisions/0013).
 EXACT_CHUNKS = 10_000
 RARE = 200
+# Smaller vectors are compared faster; by so many times more chunks, where a filter leaves half or fewer.
+_EXACT_NUMBERS, _MOST_TIMES = 1536 + 256, 4
+# What a filter lets through may lie away from what is asked for: the first to be met are not the nearest.
+_PASSED_EACH = 3
 # With another metric than the indexed one.
 MOST_COMPARED = 200_000
 # How many chunks tell what share a filter on their metadata lets through, and how far that may be out.
@@ -63,12 +67,13 @@ def score(metric: Metric, distance: float) -> float:
 def most_counted(seen: Seen, metric: Metric | None, settings: Settings) -> int:
     """Give how far `filters.resolve` must count for a search by this metric."""
     other = metric is not None and metric is not settings.embedding_metric
-    return MOST_COMPARED if other else exact_most(seen)
+    return MOST_COMPARED if other else exact_most(seen, settings)
 
 
-def exact_most(seen: Seen) -> int:
-    """Give how many chunks are few enough to be compared one by one."""
-    return max(EXACT_CHUNKS, seen.rows // RARE)
+def exact_most(seen: Seen, settings: Settings) -> int:
+    """Give how many chunks are few enough to be compared one by one, where they are half or fewer of all."""
+    times = min(_EXACT_NUMBERS / (settings.embedding_dimension + 256), _MOST_TIMES)
+    return max(EXACT_CHUNKS, round(EXACT_CHUNKS * max(times, 1)), seen.rows // RARE)
 
 
 def candidates(
@@ -109,9 +114,8 @@ class _Search(NamedTuple):
         """Choose between the ways; where the indexes give too few, take the other."""
         if self.metric is not self.settings.embedding_metric:
             return self.by_other_metric()
-        counted, most = _counted(self.reach), exact_most(self.seen)
-        few = self.reach.counted and self.reach.chunks <= most
-        if few or (self.sealed is not None and self.sealed <= most):
+        counted = _counted(self.reach)
+        if self.few:
             return Found(self.exact(), True, f"compared one by one: {counted}")
         share, rows = _share(self.connection, self.reach, self.seen), max(sum(self.seen.sealed.values()), 1)
         if share * (rows if self.sealed is None else self.sealed) * RARE < rows:
@@ -120,6 +124,15 @@ class _Search(NamedTuple):
         if by_index >= self.k or len(found) >= (self.reach.exactly or math.inf):
             return Found(found, False, "by the vector indexes")
         return Found(self.exact(), True, f"compared one by one: the indexes gave {by_index} of {self.k}")
+
+    @property
+    def few(self) -> bool:
+        """Whether comparing one by one takes less than the indexes, or little more: it misses nothing."""
+        counted = self.reach.chunks if self.reach.counted else None
+        bounds = [bound for bound in (counted, self.sealed) if bound is not None]
+        fewest = min(bounds, default=math.inf)
+        usual = max(EXACT_CHUNKS, self.seen.rows // RARE)
+        return fewest <= usual or 2 * fewest <= min(self.seen.rows, 2 * exact_most(self.seen, self.settings))
 
     @property
     def sealed(self) -> int | None:
@@ -155,7 +168,8 @@ class _Search(NamedTuple):
 
         Enough that have no index yet do not tell that the indexes did not give up before they had enough.
         """
-        branches = [self._by_index(list(self.seen.sealed))]
+        most = self.k if passing == 1.0 else _PASSED_EACH * self.k
+        branches = [self._by_index(list(self.seen.sealed), most)]
         branches += [self._one_by_one(list(self.seen.unsealed))] if self.seen.unsealed else []
         _set(
             self.connection,
@@ -175,13 +189,13 @@ class _Search(NamedTuple):
             WHERE c.embedding IS NOT NULL AND {self.reach.condition}
             ORDER BY distance, chunk_id LIMIT :k"""
 
-    def _by_index(self, among: Sequence[int]) -> str:
+    def _by_index(self, among: Sequence[int], most: int) -> str:
         """Give the way by index. WITH TIES: which of some at one distance come is not left to the graph."""
         return f"""
             SELECT {self._columns} AS distance, true AS indexed FROM chunks c {self.reach.join}
             WHERE c.segment IN ({segments.in_list(among)}) AND c.embedding IS NOT NULL
               AND {self.reach.condition}
-            ORDER BY distance FETCH FIRST :k ROWS WITH TIES"""
+            ORDER BY distance FETCH FIRST {most} ROWS WITH TIES"""
 
     @property
     def _columns(self) -> str:

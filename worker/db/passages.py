@@ -54,7 +54,8 @@ def passages(connection: Connection, visible: Sequence[int], numbers: Sequence[i
                     WINDOW upto AS (ORDER BY b.chunk_index)) p)
             SELECT c.number, c.chunk_id, c.document_id, c.chunk_index, c.text, c.language, c.heading_path,
                    c.char_length, c.metadata AS chunk_metadata,
-                   d.filename, d.source_path, d.total_chunks, d.metadata, p.position, p.end_at
+                   d.filename, d.source_path, d.total_chunks,
+                   coalesce(d.searched_metadata, d.metadata) AS metadata, p.position, p.end_at
             FROM asked c JOIN documents d ON d.document_id = c.document_id
             JOIN placed p ON p.document_id = c.document_id AND p.chunk_index = c.chunk_index"""),
         {"numbers": list(numbers)},

@@ -86,12 +86,14 @@ def set_language(connection: Connection, scope: Scope, language: str | None) -> 
 
 def find_scope(connection: Connection, tenant: str, project: str | None) -> Scope | None:
     """Find a tenant and project by name; None when either is unknown."""
+    if any(storable(name) != name for name in (tenant, project or "")):
+        return None
     row = connection.execute(
         text("""
             SELECT t.tenant_id, p.project_id, p.language FROM tenants t
             LEFT JOIN projects p ON p.tenant_id = t.tenant_id AND p.name = :project
             WHERE t.name = :tenant"""),
-        {"tenant": storable(tenant), "project": None if project is None else storable(project)},
+        {"tenant": tenant, "project": project},
     ).one_or_none()
     if row is None or (project is not None and row.project_id is None):
         return None
@@ -248,6 +250,8 @@ ON CONFLICT (tenant_id, project_id, source_key) WHERE deleted_at IS NULL DO UPDA
     filename = excluded.filename, file_type = excluded.file_type, language = excluded.language,
     size_bytes = excluded.size_bytes,
     source_modified_at = excluded.source_modified_at, content = excluded.content,
+    searched_metadata = CASE WHEN d.fingerprint IS NOT NULL
+                             THEN coalesce(d.searched_metadata, nullif(d.metadata, excluded.metadata)) END,
     metadata = excluded.metadata, lane = excluded.lane, requested_version = d.requested_version + 1,
     status = CASE d.status WHEN 'processing' THEN 'processing' ELSE 'pending' END,
     attempts = 0, isolated = false, duplicate_of = NULL, next_attempt_at = NULL, error_code = NULL,

@@ -80,4 +80,6 @@ def _notes(snapshot: Snapshot, query: Query, asked: Asked, ranking: Ranking) -> 
     parts = (ranking.keywords, ranking.similar)
     found = (note for part in parts if part is not None for note in part.notes)
     notes = tuple(dict.fromkeys((*found, *ranking.notes)))
-    return notes if notes or ranking.ranked else (explaining.why_nothing(snapshot, query, asked),)
+    if ranking.ranked or (notes and not asked.question.phrases):
+        return notes
+    return (*notes, explaining.why_nothing(snapshot, query, asked))

@@ -86,7 +86,7 @@ def normal(text: str) -> str:
         return text
     # Marks are put in order one by one, so a tower of many would take the square of its height. 30 are
     # enough for any language (Unicode's UAX 15, "Stream-Safe Text Format").
-    low = _TOWER.sub(r"\1", text.replace("\u2019", "'").replace("\xad", ""))
+    low = _TOWER.sub(r"\1", text.replace("\u2019", "'").replace("\xad", "").replace("\u0130", "i"))
     return unicodedata.normalize("NFKC", low)
 
 
