@@ -349,7 +349,10 @@ def test_search_without_a_worker_ends_in_time(ingest: Run) -> None:
     done = ingest("search", "apples", SEARCH_TIMEOUT_SECONDS="1")
     assert (done.returncode, done.stdout) == (Exit.TIMEOUT, b"")
     assert done.stderr.splitlines() == [
-        "error: no search worker answered within 1 s → start one: `ingest worker search`".encode()
+        (
+            "error: no search worker answered within 1 s → start one, `ingest worker search`; "
+            "where one runs, `ingest doctor` says what is wrong"
+        ).encode()
     ]
 
 

@@ -4,14 +4,16 @@ import base64
 import json
 import re
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import psutil
 import pytest
 from celery import Celery
 from sqlalchemy import Connection, text
 
 from tests.conftest import Run
-from tests.workers.conftest import StartWorker
+from tests.workers.conftest import StartWorker, Until
 from worker import Document, GivenChunk, rate, submit
 from worker.broker import connect
 from worker.errors import Exit
@@ -225,3 +227,23 @@ def test_a_message_that_python_cannot_read_is_thrown_away(find: Find, settings: 
     assert find("storm")["hits"]
     assert client.llen("search") == 0
     assert client.hlen("unacked") == 0
+
+
+def test_a_search_whose_process_dies_is_said_in_a_line_and_the_next_one_answered(
+    drain: Drain, start: StartWorker, ingest: Run, other: Connection, connection: Connection, until: Until
+) -> None:
+    submit([Document.text("a ship", source_path="a.txt")])
+    drain()
+    worker = start("search")
+    other.execute(text("LOCK TABLE documents"))
+    hangs = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+    with ThreadPoolExecutor(1) as beside:
+        asking = beside.submit(lambda: ingest("search", "ship", SEARCH_TIMEOUT_SECONDS="60"))
+        until(lambda: connection.execute(text(hangs)).scalar_one())
+        [child] = psutil.Process(worker.container.process.pid).children()
+        child.kill()
+        done = asking.result(60)
+    other.rollback()
+    assert done.returncode == Exit.TIMEOUT
+    assert done.stderr == "error: the process that searched died → ask again; its log says why\n".encode()
+    assert json.loads(ingest("search", "ship", "--json", SEARCH_TIMEOUT_SECONDS="60").stdout)["hits"]
