@@ -373,8 +373,10 @@ def test_sealed_segments_are_read_by_their_index_and_the_open_one_is_compared(
     joins = [node["Node Type"] for node in nodes(plan) if "Join" in node["Node Type"]]
     assert not joins, "documents are asked one by one"
     if "metadata" in wanted:
-        [above] = [node for node in nodes(plan) if merged in node.get("Plans", ())]
-        assert above["Node Type"] == "Nested Loop"
+        [above] = [node for node in nodes(plan) if node["Node Type"] == "Nested Loop" and by_index(node)]
+        assert not [node for node in nodes(above) if "Sort" in node["Node Type"]], (
+            "nothing is read to its end"
+        )
 
 
 @pytest.mark.usefixtures("few_are_exact")
@@ -445,9 +447,9 @@ def test_more_of_small_vectors_are_few_where_a_filter_leaves_half_or_less(
 
 
 @pytest.mark.usefixtures("few_are_exact")
-@pytest.mark.parametrize(("wanted", "most"), [({}, 10), ({"chunk_metadata": {"c": {"lt": 5000}}}, 30)])
+@pytest.mark.parametrize(("wanted", "most"), [({}, []), ({"chunk_metadata": {"c": {"lt": 5000}}}, ["30"])])
 def test_the_indexes_give_more_than_asked_for_where_a_filter_may_lie_far_off(
-    wanted: dict[str, Any], most: int, search: Searcher
+    wanted: dict[str, Any], most: list[str], search: Searcher
 ) -> None:
     asked: list[str] = []
 
@@ -456,7 +458,48 @@ def test_the_indexes_give_more_than_asked_for_where_a_filter_may_lie_far_off(
 
     event.listen(search.engine, "before_cursor_execute", look)
     found = search(wanted, tenant_chunks=DOCUMENTS * CHUNKS)
-    assert (len(found.candidates), asked) == (10, [str(most)])
+    assert (len(found.candidates), asked) == (10, most)
+
+
+def farthest(connection: Connection, documents: int) -> list[str]:
+    """The documents whose nearest chunk is farthest from the question."""
+    found = connection.execute(
+        text("""
+            SELECT c.document_id FROM chunks c JOIN tenants t USING (tenant_id)
+            WHERE t.name = 'acme' AND c.segment > 0 GROUP BY c.document_id
+            ORDER BY min(c.embedding <=> CAST(:vector AS vector)) DESC LIMIT :documents"""),
+        {"vector": str(QUERY), "documents": documents},
+    )
+    return [str(document_id) for document_id in found.scalars()]
+
+
+@pytest.mark.usefixtures("few_are_exact")
+def test_what_lies_far_off_is_compared(search: Searcher, connection: Connection) -> None:
+    """The first chunks of it that a graph comes to are not the nearest of it."""
+    named = farthest(connection, 200)
+    found = search({"documents": named})
+    assert (found.exact, found.note) == (
+        True, "compared one by one: 2,000 chunks, far from what is asked for"
+    )  # fmt: skip
+    listed = ", ".join(f"'{document_id}'" for document_id in named)
+    assert found.candidates == exact(connection, f"c.document_id IN ({listed})")
+
+
+@pytest.mark.usefixtures("few_are_exact")
+def test_what_lies_far_off_and_is_too_much_to_be_compared_is_said(
+    search: Searcher, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nearest, "MOST_COMPARED", 1_000)
+    found = search({"documents": farthest(connection, 200)})
+    assert (found.exact, found.far, len(found.candidates)) == (False, True, 10)
+    assert found.note == "by the vector indexes, far from what is asked for"
+
+
+@pytest.mark.usefixtures("few_are_exact")
+def test_a_filter_that_has_nothing_to_do_with_the_question_is_not_far_off(search: Searcher) -> None:
+    for n in (2, 3, 5, 10):
+        found = search({"chunk_metadata": {"c": {"lt": DOCUMENTS * CHUNKS // n}}}, tenant_chunks=10_000)
+        assert found.note == "by the vector indexes", n
 
 
 @pytest.mark.usefixtures("few_are_exact")

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, event, text
 
 from worker import Document, submit
 from worker.answers import read_answer
+from worker.db import nearest
 from worker.db.engine import driver_url
 from worker.db.migrate import migrate
 from worker.errors import IngestError
@@ -464,3 +465,19 @@ def test_names_with_what_is_not_stored_are_nobody(ask: Ask, drain: Drain) -> Non
             put("b.txt", SHIPS, tenant=name)
         with pytest.raises(IngestError, match="no NUL"):
             put("b.txt", SHIPS, tenant="acme", project=name)
+
+
+def test_what_lies_far_off_is_said(
+    resources: Resources, drain: Drain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """How it is noticed: tests/integration/test_nearest.py."""
+    put("a.txt", SHIPS)
+    drain()
+    found = nearest.candidates
+    monkeypatch.setattr(
+        nearest, "candidates", lambda *given, **named: found(*given, **named)._replace(far=True)
+    )
+    answer = search(resources, read_query(text="ship", mode="vector"))
+    assert answer.notes == (
+        "what the filter lets through lies far from what is asked for: some of the nearest may be missing",
+    )

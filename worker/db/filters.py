@@ -21,8 +21,9 @@ class Reach:
     """Which chunks of a tenant a search may see, before it is asked what for.
 
     `chunks` is how many the conditions on documents let through, or at least so many where not `counted`.
-    `sealed`: how many of the tenant's have a vector index, where that is known. `documents` lists those let
-    through, as an array's text, or is None where they are too many, or all of them.
+    `sealed`: how many of the tenant's have a vector index, and `of_tenant` how many there are, where that is
+    known. `documents` lists those let through, as an array's text, or is None where they are too many, or all
+    of them.
     `of_chunks` and `of_metadata` are conditions on a row `c` of chunks, the latter of unknown effect;
     `of_documents` are conditions on a row `d` of documents.
     """
@@ -31,6 +32,7 @@ class Reach:
     chunks: int
     counted: bool
     sealed: int | None = None
+    of_tenant: int | None = None
     documents: str | None = None
     of_chunks: tuple[str, ...] = ()
     of_metadata: tuple[str, ...] = ()
@@ -121,6 +123,7 @@ def resolve(
         tenant_id,
         tenant_chunks or 0,
         counted=True,
+        of_tenant=tenant_chunks,
         of_chunks=tuple(conditions.of_chunks),
         of_metadata=tuple(conditions.of_metadata),
         of_documents=tuple(conditions.of_documents),

@@ -28,8 +28,9 @@ EXACT_CHUNKS = 10_000
 RARE = 200
 # Smaller vectors are compared faster; by so many times more chunks, where a filter leaves half or fewer.
 _EXACT_NUMBERS, _MOST_TIMES = 1536 + 256, 4
-# What a filter lets through may lie away from what is asked for: the first to be met are not the nearest.
-_PASSED_EACH = 3
+# What a filter lets through may lie away from what is asked for: the first to be met are not the nearest. It
+# does where so many times more chunks are passed over than its share of them says, which chance does not do.
+_PASSED_EACH, _FAR, _FEWEST_TO_TELL = 3, 4, 5
 # With another metric than the indexed one.
 MOST_COMPARED = 200_000
 # How many chunks tell what share a filter on their metadata lets through, and how far that may be out.
@@ -51,12 +52,16 @@ class Candidate(NamedTuple):
 
 
 class Found(NamedTuple):
-    """The nearest first. `exact`: none can be missing. `note`: how they were found; `plan`: PostgreSQL's."""
+    """The nearest first. `exact`: none can be missing. `note`: how they were found; `plan`: PostgreSQL's.
+
+    `far`: what the filter lets through lies away from what is asked for, and is too much to be compared.
+    """
 
     candidates: list[Candidate]
     exact: bool
     note: str
     plan: tuple[str, ...] = ()
+    far: bool = False
 
 
 def score(metric: Metric, distance: float) -> float:
@@ -98,6 +103,13 @@ def candidates(
     return search.run()._replace(plan=tuple(plan or ()))
 
 
+class Given(NamedTuple):
+    """How many chunks the indexes gave; and, past a filter, how many of the tenant's they visited."""
+
+    rows: int
+    visited: int
+
+
 class _Search(NamedTuple):
     """One search, and its two ways. `plan`: where the plans of its statements are to be written."""
 
@@ -120,10 +132,30 @@ class _Search(NamedTuple):
         share, rows = _share(self.connection, self.reach, self.seen), max(sum(self.seen.sealed.values()), 1)
         if share * (rows if self.sealed is None else self.sealed) * RARE < rows:
             return Found(self.exact(), True, f"compared one by one: the few that fit, of {counted}")
-        found, by_index = self.indexed(min(share * self.at_least / rows, 1.0))
-        if by_index >= self.k or len(found) >= (self.reach.exactly or math.inf):
+        return self.by_index(share, min(share * self.at_least / rows, 1.0))
+
+    def by_index(self, share: float, passing: float) -> Found:
+        """Go through the indexes; compare where they give too few, or what a filter leaves lies far off."""
+        found, given = self.indexed(passing)
+        if given.rows < self.k and len(found) < (self.reach.exactly or math.inf):
+            return Found(
+                self.exact(), True, f"compared one by one: the indexes gave {given.rows} of {self.k}"
+            )
+        if not self.is_far(given, share):
             return Found(found, False, "by the vector indexes")
-        return Found(self.exact(), True, f"compared one by one: the indexes gave {by_index} of {self.k}")
+        if self.reach.counted and share * self.reach.chunks <= MOST_COMPARED:
+            said = f"compared one by one: {_counted(self.reach)}, far from what is asked for"
+            return Found(self.exact(), True, said)
+        return Found(found, False, "by the vector indexes, far from what is asked for", far=True)
+
+    def is_far(self, given: "Given", share: float) -> bool:
+        """Tell whether the indexes passed over far more of the tenant's chunks than the filter's share says.
+
+        `share`: of the metadata's conditions alone.
+        """
+        among = self.reach.of_tenant or self.seen.rows
+        passing = min(share * self.reach.chunks / max(among, 1), 1.0)
+        return given.visited * passing > _FAR * max(given.rows, _FEWEST_TO_TELL)
 
     @property
     def few(self) -> bool:
@@ -163,13 +195,13 @@ class _Search(NamedTuple):
         _set(self.connection, ("enable_sort", "on"))
         return [_candidate(row) for row in self._ask(self._one_by_one(self.seen.all))]
 
-    def indexed(self, passing: float) -> tuple[list[Candidate], int]:
-        """Go through the indexes; compare what has none yet. Gives the nearest, and how many an index gave.
+    def indexed(self, passing: float) -> tuple[list[Candidate], "Given"]:
+        """Go through the indexes; compare what has none yet. Gives the nearest, and what an index gave.
 
         Enough that have no index yet do not tell that the indexes did not give up before they had enough.
         """
-        most = self.k if passing == 1.0 else _PASSED_EACH * self.k
-        branches = [self._by_index(list(self.seen.sealed), most)]
+        among = list(self.seen.sealed)
+        branches = [self._by_index(among) if passing == 1.0 else self._by_index_and_filter(among)]
         branches += [self._one_by_one(list(self.seen.unsealed))] if self.seen.unsealed else []
         _set(
             self.connection,
@@ -179,23 +211,40 @@ class _Search(NamedTuple):
             ("enable_sort", "off"),  # what it guesses of a filter on metadata is far from what was counted
         )
         rows = self._ask(" UNION ALL ".join(f"({branch})" for branch in branches))
-        return [_candidate(row) for row in rows], rows[0].by_index if rows else 0
+        return [_candidate(row) for row in rows], Given(
+            rows[0].by_index, rows[0].passed_over
+        ) if rows else Given(0, 0)
 
     def _one_by_one(self, among: Sequence[int]) -> str:
         """Give the exact way. `+ 0`: no vector index gives this order, whatever else the planner thinks."""
         return f"""
-            SELECT {self._columns} + 0 AS distance, false AS indexed
+            SELECT {self._columns} + 0 AS distance, NULL::bigint AS visited
             FROM {self.reach.all_of(segments.in_list(among))}
             WHERE c.embedding IS NOT NULL AND {self.reach.condition}
             ORDER BY distance, chunk_id LIMIT :k"""
 
-    def _by_index(self, among: Sequence[int], most: int) -> str:
+    def _by_index(self, among: Sequence[int]) -> str:
         """Give the way by index. WITH TIES: which of some at one distance come is not left to the graph."""
         return f"""
-            SELECT {self._columns} AS distance, true AS indexed FROM chunks c {self.reach.join}
+            SELECT {self._columns} AS distance, 0 AS visited FROM chunks c {self.reach.join}
             WHERE c.segment IN ({segments.in_list(among)}) AND c.embedding IS NOT NULL
               AND {self.reach.condition}
-            ORDER BY distance FETCH FIRST {most} ROWS WITH TIES"""
+            ORDER BY distance FETCH FIRST :k ROWS WITH TIES"""
+
+    def _by_index_and_filter(self, among: Sequence[int]) -> str:
+        """Give the way by index past what a filter keeps back, counting the tenant's chunks on the way."""
+        written = f"CAST(:vector AS {self.settings.embedding_type.value})"
+        return f"""
+            SELECT c.chunk_id, c.number, c.document_id, c.distance, c.visited FROM (
+                SELECT c.chunk_id, c.number, c.document_id, c.project_id, c.tenant_id, c.metadata,
+                       c.embedding {DISTANCE[self.metric]} {written} AS distance,
+                       row_number() OVER () AS visited
+                FROM chunks c
+                WHERE c.segment IN ({segments.in_list(among)}) AND c.embedding IS NOT NULL
+                  AND c.tenant_id = :tenant_id
+                ORDER BY distance) c {self.reach.join}
+            WHERE {self.reach.condition}
+            ORDER BY c.distance FETCH FIRST {_PASSED_EACH * self.k} ROWS WITH TIES"""
 
     @property
     def _columns(self) -> str:
@@ -205,7 +254,7 @@ class _Search(NamedTuple):
     def _ask(self, branches: str) -> Sequence[Row[Any]]:
         """Ask all branches. `+ 0`: what comes from an index in relaxed order is in no order yet."""
         statement = f"""
-            SELECT *, count(*) FILTER (WHERE indexed) OVER () AS by_index
+            SELECT *, count(visited) OVER () AS by_index, coalesce(max(visited) OVER (), 0) AS passed_over
             FROM ({branches}) nearest ORDER BY distance + 0, chunk_id LIMIT :k"""
         parameters = {**self.reach.parameters, "vector": literal(self.vector), "k": self.k}
         if self.plan is not None:

@@ -11,6 +11,8 @@ from worker.queries import Query
 from worker.searching.asking import Asked
 from worker.searching.snapshot import Snapshot
 
+_FAR = "what the filter lets through lies far from what is asked for: some of the nearest may be missing"
+
 
 @dataclass(frozen=True, slots=True)
 class Similar:
@@ -71,7 +73,7 @@ class Similarity:
             explain=self._explain,
         )
         other = self._metric is not snapshot.settings.embedding_metric
-        notes = (found.note,) if other else ()
+        notes = (found.note,) if other else (_FAR,) if found.far else ()
         return replace(
             self._similar(found.candidates), notes=notes, how=found.note, exact=found.exact, plan=found.plan
         )
