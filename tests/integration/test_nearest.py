@@ -13,14 +13,15 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import Connection, event, text
 
-from worker.db import filters, nearest, segments
+from worker.db import filters, nearest, scans, segments
 from worker.db.engine import attempt, driver_url, single_connection_engine, transaction
 from worker.db.grants import Role
 from worker.db.likeness import likeness, named
 from worker.db.logins import role_names
 from worker.db.migrate import migrate
-from worker.db.nearest import Candidate, Found, candidates, ef_search, most_counted, score
+from worker.db.nearest import Found, candidates, most_counted, score
 from worker.db.roles import make_roles
+from worker.db.scans import Candidate, ef_search
 from worker.db.segments import Seen
 from worker.db.tenants import enter
 from worker.errors import IngestError
@@ -393,8 +394,8 @@ def test_what_follows_in_the_transaction_may_sort(search: Searcher) -> None:
 def test_what_the_indexes_give_up_on_is_compared(
     search: Searcher, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(nearest, "_MOST_VISITED", 10)
-    monkeypatch.setattr(nearest, "_VISITED_EACH", 0)
+    monkeypatch.setattr(scans, "_MOST_VISITED", 10)
+    monkeypatch.setattr(scans, "_VISITED_EACH", 0)
     condition = "d.source_path LIKE 'docs/3/%'"
     with explaining(search.resources) as plans:
         found = search({"source_path": "docs/3/*"}, k=500)
@@ -407,8 +408,8 @@ def test_what_the_indexes_give_up_on_is_compared(
 def test_enough_without_an_index_do_not_hide_that_the_indexes_gave_up(
     search: Searcher, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(nearest, "_MOST_VISITED", 1)
-    monkeypatch.setattr(nearest, "_VISITED_EACH", 0)
+    monkeypatch.setattr(scans, "_MOST_VISITED", 1)
+    monkeypatch.setattr(scans, "_VISITED_EACH", 0)
     condition = "(c.segment = 3 OR (c.metadata ->> 'c')::int < 200)"
     connection.execute(
         text(f"UPDATE chunks c SET metadata = c.metadata || '{{\"picked\": true}}' WHERE {condition}")
@@ -429,7 +430,7 @@ def test_documents_that_were_not_counted_count_as_neither_few_nor_all(
         passing.append(share)
         return ef_search(configured, k, seen, share)
 
-    monkeypatch.setattr(nearest, "ef_search", look)
+    monkeypatch.setattr(scans, "ef_search", look)
     found = search({"metadata": {"n": {"gte": 0}}, "chunk_metadata": {"c": {"lt": 5000}}})
     assert found.note == "by the vector indexes"
     assert 0 < passing[0] < 0.2

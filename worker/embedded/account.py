@@ -1,9 +1,12 @@
 """Who the servers run as. PostgreSQL refuses root, so root lends it an account without rights."""
 
+import fcntl
 import os
 import pwd
 import stat
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,7 +57,7 @@ def _is_known(uid: int) -> bool:
     return True
 
 
-# Two stacks starting at once collide on useradd's lock.
+# Somebody else's useradd may hold its lock.
 @retry(
     retry=retry_if_exception_type(subprocess.CalledProcessError),
     stop=stop_after_attempt(5),
@@ -62,11 +65,27 @@ def _is_known(uid: int) -> bool:
     reraise=True,
 )
 def _create_account() -> None:
+    with _one_at_a_time():
+        try:
+            pwd.getpwnam(_NAME)
+        except KeyError:
+            command = ["useradd", "--system", "--user-group", "--no-create-home", "--shell", "/bin/false"]
+            subprocess.run([*command, _NAME], check=True, capture_output=True)
+
+
+@contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """Keep stacks that start at once apart.
+
+    useradd looks whether the name is there before it takes its lock: of two, the second replaces the first's
+    entry by one with another uid, while the first's server is being set up.
+    """
+    folder = os.open("/etc", os.O_RDONLY | os.O_DIRECTORY)
     try:
-        pwd.getpwnam(_NAME)
-    except KeyError:
-        command = ["useradd", "--system", "--user-group", "--no-create-home", "--shell", "/bin/false", _NAME]
-        subprocess.run(command, check=True, capture_output=True)
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
 
 
 def _service_account() -> Account:

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from uuid import UUID
 
-from worker.db import nearest
+from worker.db import nearest, scans
 from worker.db.likeness import likeness
-from worker.db.nearest import Candidate
+from worker.db.scans import Candidate
 from worker.queries import Query
 from worker.searching.asking import Asked
 from worker.searching.snapshot import Snapshot
@@ -81,7 +81,7 @@ class Similarity:
     def of(self, numbers: Sequence[int]) -> Similar:
         """Compare these chunks, as far as the filter lets them through."""
         snapshot = self._snapshot
-        found = nearest.compared(
+        found = scans.compared(
             snapshot.connection,
             self._vector,
             numbers,
