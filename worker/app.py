@@ -6,8 +6,9 @@ from celery import Celery
 from kombu.entity import Queue as BrokerQueue
 
 from worker.settings import Settings, load_settings
+from worker.timetable import schedule
 from worker.transport import install
-from worker.types import Queue, TaskName
+from worker.types import Queue
 
 
 def configuration(settings: Settings) -> dict[str, Any]:
@@ -80,28 +81,6 @@ def _transport(settings: Settings) -> dict[str, Any]:
         "socket_keepalive": True,
         "health_check_interval": 10,
         "retry_on_timeout": False,
-    }
-
-
-def schedule(settings: Settings) -> dict[str, dict[str, Any]]:
-    """Give the beat schedule. A run that is not taken before the next one expires."""
-    chores = {
-        TaskName.DISPATCH: settings.dispatch_interval,
-        TaskName.RESCUE: settings.rescue_interval,
-        TaskName.VACUUM: settings.vacuum_interval,
-        TaskName.INDEXES: settings.index_check_interval,
-        TaskName.SPARES: settings.spares_interval,
-        TaskName.SEAL: settings.seal_interval,
-        TaskName.COMPACT: settings.compact_interval,
-        TaskName.PURGE: settings.purge_interval,
-    }
-    return {
-        name.value: {
-            "task": name.value,
-            "schedule": seconds,
-            "options": {"queue": Queue.MAINTENANCE.value, "expires": seconds},
-        }
-        for name, seconds in chores.items()
     }
 
 

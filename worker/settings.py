@@ -19,10 +19,11 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import NoDecode, SettingsConfigDict
 
 from worker.envfile import dot_env, expanded, resolved, settings_files
 from worker.errors import SettingsError
+from worker.scheduling import ScheduleSettings
 from worker.types import LANGUAGES, EmbeddingType, Metric
 from worker.urls import broker_fault, postgres_fault
 from worker.urls import masked as masked  # noqa: PLC0414 -- whoever has settings shows where they point
@@ -52,7 +53,7 @@ _SCANNED_BYTES = 32 << 20
 _NUMBER_BYTES = {EmbeddingType.VECTOR: 4, EmbeddingType.HALFVEC: 2}
 
 
-class Settings(BaseSettings):
+class Settings(ScheduleSettings):
     """The settings. Attribute names are the environment's, in lower case; `.env.example` explains each."""
 
     model_config = SettingsConfigDict(
@@ -103,14 +104,6 @@ class Settings(BaseSettings):
     visibility_timeout: Seconds = 1800
     startup_patience_seconds: Seconds = 60
 
-    dispatch_interval: Seconds = 10
-    rescue_interval: Seconds = 30
-    vacuum_interval: Seconds = 3600
-    index_check_interval: Seconds = 3600
-    spares_interval: Seconds = 600
-    seal_interval: Seconds = 10
-    compact_interval: Seconds = 60
-    purge_interval: Seconds = 3600
     retention_days: Annotated[int, Field(ge=1, le=3650)] = 30
     evaluation_retention_days: Annotated[int, Field(ge=1, le=3650)] = 90
 

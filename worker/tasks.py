@@ -81,12 +81,12 @@ def search_task(query: Mapping[str, Any]) -> dict[str, Any]:
         return {"error": said, "hint": "run `ingest doctor`", "outage": True}
 
 
-def _chore_task(name: TaskName) -> None:
+def _chore_task(name: TaskName, chore: str) -> None:
     # an index build takes as long as it takes; it is watched, and cancelled when its worker stops
     @shared_task(name=name.value, ignore_result=True, time_limit=_CHORE_SECONDS)
-    def chore() -> dict[str, Any]:
+    def run() -> dict[str, Any]:
         try:
-            return run_chore(resources(), name.value.removeprefix("maintain."), stopping=stopping)
+            return run_chore(resources(), chore, stopping=stopping, scheduled=True)
         except SQLAlchemyError as error:
             if not is_retryable(error):
                 raise
@@ -95,5 +95,5 @@ def _chore_task(name: TaskName) -> None:
 
 
 for _name in TaskName:
-    if _name.value.startswith("maintain."):
-        _chore_task(_name)
+    if _name.chore:
+        _chore_task(_name, _name.chore)

@@ -62,6 +62,12 @@ class TaskName(StrEnum):
     COMPACT = "maintain.compact"
     PURGE = "maintain.purge"
 
+    @property
+    def chore(self) -> str | None:
+        """The chore it runs; None for a task that is none."""
+        kind, _, name = self.value.partition(".")
+        return name if kind == "maintain" else None
+
 
 class SegmentState(StrEnum):
     """`segments.state`. docs/architecture.md draws the transitions."""

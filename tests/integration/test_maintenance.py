@@ -24,6 +24,7 @@ from worker.db.batches import Lease
 from worker.db.engine import single_connection_engine, transaction
 from worker.dispatch import dispatch, republish
 from worker.maintenance.run import CHORES, _lock, run_chore
+from worker.maintenance.turn import Turn
 from worker.resources import Resources
 from worker.settings import child_environment
 from worker.types import Lane, Queue, TaskName
@@ -97,6 +98,66 @@ def test_a_chore_runs_once_at_a_time(chore: str, resources: Resources, connectio
     assert values(connection, "SELECT chore FROM maintenance_runs") == [another]
     tell(connection, "SELECT pg_advisory_unlock_all()")
     assert run_chore(resources, chore)["outcome"] == "done"
+
+
+@pytest.mark.parametrize("chore", CHORES)
+def test_a_dry_run_changes_nothing(chore: str, resources: Resources, connection: Connection) -> None:
+    submit_texts("a", "b")
+    before = everything(connection)
+    result = run_chore(resources, chore, dry_run=True)
+    assert result.pop("outcome") == "dry run"
+    assert result, "it says what there is to do"
+    assert everything(connection) == before
+
+
+def everything(connection: Connection) -> dict[str, Any]:
+    """All rows of the tables that chores change, and when each table was last vacuumed."""
+    tables = ("documents", "batches", "segments", "maintenance_runs", "heartbeats", "evaluation_runs")
+    rows = {name: values(connection, f"SELECT t::text FROM {name} t ORDER BY 1") for name in tables}
+    counts = values(connection, "SELECT vacuum_count FROM pg_stat_user_tables ORDER BY relname")
+    relations = values(connection, "SELECT relname FROM pg_class ORDER BY 1")
+    return rows | {"relations": relations, "vacuums": counts}
+
+
+def test_what_a_second_beat_sends_is_left_out(resources: Resources, connection: Connection) -> None:
+    assert run_chore(resources, "vacuum", scheduled=True)["outcome"] == "done"
+    assert run_chore(resources, "vacuum", scheduled=True) == {"outcome": "just done"}
+    assert run_chore(resources, "vacuum")["outcome"] == "done", "a person is obeyed"
+    tell(connection, "UPDATE maintenance_runs SET started_at = started_at - interval '31 minutes'")
+    assert run_chore(resources, "vacuum", scheduled=True)["outcome"] == "done"
+
+
+def test_what_failed_is_done_again_at_once(resources: Resources, connection: Connection) -> None:
+    run_chore(resources, "purge")
+    tell(connection, "UPDATE maintenance_runs SET outcome = 'failed', error_message = 'why'")
+    assert run_chore(resources, "purge", scheduled=True)["outcome"] == "done"
+
+
+@pytest.mark.parametrize(("window", "heavy"), [((-60, 60), True), ((60, 120), False)])
+def test_heavy_work_by_schedule_waits_for_its_window(
+    window: tuple[int, int], heavy: bool, resources: Resources, connection: Connection
+) -> None:
+    at = "SELECT to_char(now() AT TIME ZONE 'UTC' + make_interval(mins => :m), 'HH24:MI')"
+    begin, end = (value(connection, at, m=minutes) for minutes in window)
+    mine = Resources(resources.settings.model_copy(update={"maintenance_window": f"{begin}-{end}"}))
+    assert run_chore(mine, "vacuum", scheduled=True)["outcome"] == "done"
+    assert run_chore_heavily(mine, scheduled=True) is heavy
+    assert run_chore_heavily(mine, scheduled=False) is True
+
+
+def run_chore_heavily(resources: Resources, *, scheduled: bool) -> bool:
+    """Whether a chore is told that it may do heavy work."""
+    told: list[bool] = []
+
+    def chore(turn: Turn) -> dict[str, Any]:
+        told.append(turn.heavy)
+        return {}
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setitem(CHORES, "rescue", chore)
+        patched.setattr(type(resources.settings), "timing", lambda *_: "off")
+        run_chore(resources, "rescue", scheduled=scheduled)
+    return told == [True]
 
 
 def test_a_chore_that_fails_says_why(resources: Resources, connection: Connection) -> None:

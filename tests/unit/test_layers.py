@@ -16,7 +16,10 @@ FILES = sorted((ROOT / "worker").rglob("*.py"))
 LAYERS = [
     (
         "entry",
-        "app tasks lifecycle transport producer submitting rating loading load_slice document cli stack",
+        (
+            "app tasks timetable lifecycle transport producer submitting rating loading load_slice document"
+            " cli stack"
+        ),
     ),
     (
         "services",
@@ -27,7 +30,7 @@ LAYERS = [
     ),
     ("adapters", "db embedding embedded"),
     ("pure", "steps queries answers"),
-    ("ground", "types errors urls envfile settings filtering"),
+    ("ground", "types errors urls envfile settings scheduling filtering"),
 ]
 LAYER_OF = {part: depth for depth, (_, parts) in enumerate(LAYERS) for part in parts.split()} | {"": 0}
 
@@ -62,7 +65,7 @@ SQLALCHEMY = {
     "worker.submitting": ({"Connection"}, "type of what it hands to db/"),
     "worker.tasks": (ERRORS, "maps errors to Celery's retry"),
     "worker.writing": (ERRORS | {"Connection"}, "one write, then each document alone"),
-    "worker.maintenance.backlog": ({"Connection"}, "type of a chore's argument"),
+    "worker.maintenance.turn": ({"Connection"}, "type of a chore's argument"),
     "worker.maintenance.compact": ({"Connection"}, "type of a chore's argument"),
     "worker.maintenance.rescue": ({"Connection"}, "type of a chore's argument"),
     "worker.maintenance.seal": (ERRORS | {"Connection"}, "one leaf's failure keeps no other from its index"),
@@ -71,13 +74,13 @@ SQLALCHEMY = {
         {"Connection", "text", "PrimaryKeyConstraint", "UniqueConstraint"},
         "reads pg_index",
     ),
-    "worker.maintenance.purge": ({"Connection", "text"}, "deletes by age"),
+    "worker.maintenance.purge": ({"text"}, "deletes by age"),
     "worker.maintenance.run": (ERRORS | {"Connection", "text"}, "takes the chore's lock"),
     "worker.maintenance.spares": ({"Connection", "text"}, "forgets lost spares, numbers new ones"),
     "worker.patience": (ERRORS | {"Connection", "Engine"}, "tries again, or leaves a busy moment be"),
     "worker.maintenance.vacuum": ({"Connection", "text"}, "VACUUM, and what needs it"),
 }
-CELERY = {"app", "tasks", "lifecycle", "transport", "producer", "dispatch", "cli"}
+CELERY = {"app", "tasks", "timetable", "lifecycle", "transport", "producer", "dispatch", "cli"}
 REDIS = {"broker", "dispatch", "tasks", "transport", "cli", "embedded"}
 
 # Modules that may be longer, and why.
@@ -232,7 +235,8 @@ def test_sqlalchemy_stays_in_db() -> None:
         ("psycopg2", {"db", "embedded", "urls"}),
         ("alembic", {"db"}),
         ("fsspec", {"sources"}),
-        ("pydantic_settings", {"settings"}),
+        ("cronsim", {"scheduling"}),
+        ("pydantic_settings", {"settings", "scheduling"}),
         ("dotenv", {"envfile"}),
         ("wordllama", {"embedding"}),
         ("Stemmer", {"steps"}),

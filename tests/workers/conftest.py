@@ -20,7 +20,7 @@ Until = Callable[[Callable[[], Any]], Any]
 @pytest.fixture
 def environment() -> dict[str, str]:
     """The schedule in seconds, so that what beat mends is mended while a test waits; few attempts."""
-    seconds = dict.fromkeys(("RESCUE_INTERVAL", "DISPATCH_INTERVAL", "REPUBLISH_SECONDS"), "1")
+    seconds = dict.fromkeys(("RESCUE_SCHEDULE", "DISPATCH_SCHEDULE", "REPUBLISH_SECONDS"), "1")
     return {**seconds, "MAX_ATTEMPTS": "2"}
 
 

@@ -73,7 +73,7 @@ def _beat(health: Health, settings: Settings) -> Finding:
         return Finding("beat", State.FAILED, "not running", "run `ingest beat`")
     run = _last(health, "dispatch")
     since = None if run is None else run.seconds_ago
-    if since is None or since > 10 * settings.dispatch_interval:
+    if since is None or since > settings.late_seconds("dispatch"):
         seen = "its dispatch has not run" + ("" if since is None else f" for {age(since)}")
         return Finding("beat", State.WARNING, seen, "run `ingest worker maintenance`")
     return Finding("beat", State.OK, f"alive, dispatched {age(since)} ago")

@@ -18,6 +18,7 @@ _DISPATCH_LOCK = 7_046_029_254_386_353_132
 _SHARE = {Lane.INTERACTIVE: 8, Lane.BULK: 1}
 # A document whose size is not known yet (a URI) counts as this much when a batch is filled.
 _UNKNOWN_SIZE = 65_536
+_EXPIRED = "finished_at IS NULL AND state = 'running' AND lease_expires_at < now()"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,16 @@ def queued_count(connection: Connection, lane: Lane) -> int:
     found = connection.execute(
         text("SELECT count(*) FROM batches WHERE finished_at IS NULL AND state = 'queued' AND lane = :lane"),
         {"lane": lane.value},
+    )
+    return int(found.scalar_one())
+
+
+def count_ready(connection: Connection) -> int:
+    """Count the documents that a batch could be formed of now."""
+    found = connection.execute(
+        text("""
+            SELECT count(*) FROM documents
+            WHERE status = 'pending' AND batch_id IS NULL AND deleted_at IS NULL AND queued_at <= now()""")
     )
     return int(found.scalar_one())
 
@@ -206,15 +217,21 @@ def hand_back(connection: Connection, lease: Lease) -> None:
     )
 
 
+def count_expired(connection: Connection) -> int:
+    """Count the running batches whose lease ran out."""
+    found = connection.execute(text(f"SELECT count(*) FROM batches WHERE {_EXPIRED}"))
+    return int(found.scalar_one())
+
+
 def abandon_expired(connection: Connection, limit: int) -> list[UUID]:
     """End running batches whose lease has run out; gives their ids."""
     found = connection.execute(
-        text("""
+        text(f"""
             UPDATE batches SET state = 'abandoned', lease_token = NULL, lease_expires_at = NULL,
                    finished_at = now(), updated_at = now()
             WHERE batch_id IN (
                 SELECT batch_id FROM batches
-                WHERE finished_at IS NULL AND state = 'running' AND lease_expires_at < now()
+                WHERE {_EXPIRED}
                 ORDER BY batch_id LIMIT :limit FOR UPDATE SKIP LOCKED)
             RETURNING batch_id"""),
         {"limit": limit},

@@ -134,7 +134,7 @@ def health(connection: Connection, alive_seconds: int) -> Health:
         column_type=space.column_type,
         metric=space.metric,
         alive=_alive(connection, alive_seconds),
-        runs=_last_runs(connection),
+        runs=last_runs(connection),
         oldest_waiting_seconds=oldest_waiting_seconds(connection, None),
         segments=segments(connection),
     )
@@ -161,7 +161,7 @@ def _alive(connection: Connection, seconds: int) -> dict[str, int]:
     return {row.kind: row.processes for row in found}
 
 
-def _last_runs(connection: Connection) -> Sequence[Row[Any]]:
+def last_runs(connection: Connection) -> Sequence[Row[Any]]:
     """Give (chore, outcome, details, error_message, seconds_ago) of each chore's last finished run."""
     return connection.execute(
         text("""

@@ -2,12 +2,17 @@
 
 from typing import Any
 
-from sqlalchemy import Connection
-
+from worker.db import batches
 from worker.dispatch import dispatch, republish
-from worker.resources import Resources
+from worker.maintenance.turn import Turn
+from worker.types import Lane
 
 
-def run(resources: Resources, connection: Connection) -> dict[str, Any]:  # noqa: ARG001 -- every chore's signature
+def run(turn: Turn) -> dict[str, Any]:
     """Give how many batches were published again and how many are new."""
-    return {"published_again": republish(resources), "published": dispatch(resources)}
+    if turn.dry_run:
+        return {
+            "documents_ready": batches.count_ready(turn.connection),
+            "published": sum(batches.queued_count(turn.connection, lane) for lane in Lane),
+        }
+    return {"published_again": republish(turn.resources), "published": dispatch(turn.resources)}

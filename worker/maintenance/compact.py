@@ -15,6 +15,7 @@ from worker.db.engine import single_connection_engine, transaction
 from worker.db.leaves import postings_name
 from worker.db.segments import Segment
 from worker.maintenance import spares
+from worker.maintenance.turn import Turn
 from worker.patience import BRIEF_SECONDS, briefly
 from worker.resources import Resources
 from worker.settings import Settings
@@ -28,13 +29,19 @@ _POLL_SECONDS = 0.1
 _MANY = 12
 
 
-def run(resources: Resources, connection: Connection) -> dict[str, Any]:
+def run(turn: Turn) -> dict[str, Any]:
     """Merge until nothing is to be merged; gives the leaves that were, the rows copied, the leaves freed."""
-    settings = resources.settings
+    resources, connection, settings = turn.resources, turn.connection, turn.settings
+    if turn.dry_run:
+        emptied = segments.in_state(connection, SegmentState.EMPTIED)
+        return {
+            "to_merge": [source.leaf for source in _next(connection, settings)],
+            "to_free": [leaf.leaf for leaf in emptied],
+        }
     builds.prepare(connection, settings)
     _give_up_copies(connection)
     merged: list[str] = []
-    freed = _recycled(resources, connection)
+    freed = _recycled(turn)
     copied = 0
     while sources := _next(connection, settings):
         rows = _merge(resources, connection, sources)
@@ -42,7 +49,7 @@ def run(resources: Resources, connection: Connection) -> dict[str, Any]:
             break
         copied += rows
         merged += [source.leaf for source in sources]
-        freed += _recycled(resources, connection)
+        freed += _recycled(turn)
     return {"merged": merged, "rows_copied": copied, "freed": freed}
 
 
@@ -105,14 +112,14 @@ def _await_deleters(connection: Connection, sources: list[Segment]) -> set[str]:
     return found
 
 
-def _recycled(resources: Resources, connection: Connection) -> list[str]:
+def _recycled(turn: Turn) -> list[str]:
     """Make spare leaves of emptied ones, and new ones where those are too few; gives the emptied ones.
 
     Who still looks at one is not waited for.
     """
-    engine = single_connection_engine(resources.settings.maintenance_url, "ingest compact")
-    emptied = segments.in_state(connection, SegmentState.EMPTIED)
-    forgotten = (leaf for leaf in emptied if merges.is_forgotten(connection, leaf))
+    engine = single_connection_engine(turn.settings.maintenance_url, "ingest compact")
+    emptied = segments.in_state(turn.connection, SegmentState.EMPTIED)
+    forgotten = (leaf for leaf in emptied if merges.is_forgotten(turn.connection, leaf))
     freed = [leaf.leaf for leaf in forgotten if briefly(engine, partial(merges.clear, emptied=leaf))]
-    spares.run(resources, connection)
+    spares.run(turn)
     return freed

@@ -5,14 +5,14 @@ from typing import Any
 from sqlalchemy import Connection, PrimaryKeyConstraint, UniqueConstraint, text
 
 from worker.db.models import schema
-from worker.resources import Resources
+from worker.maintenance.turn import Turn
 from worker.settings import Settings
 
 
-def run(resources: Resources, connection: Connection) -> dict[str, Any]:
+def run(turn: Turn) -> dict[str, Any]:
     """Give the invalid indexes, those that are gone, and the leaves that lack one of their parent's."""
-    gone = [f"{index} is gone" for index in absent(connection, resources.settings)]
-    return {"invalid": invalid(connection), "missing": gone + missing(connection)}
+    gone = [f"{index} is gone" for index in absent(turn.connection, turn.settings)]
+    return {"invalid": invalid(turn.connection), "missing": gone + missing(turn.connection)}
 
 
 def absent(connection: Connection, settings: Settings) -> list[str]:

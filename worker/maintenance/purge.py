@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import text
 
-from worker.resources import Resources
+from worker.maintenance.turn import Turn
 
 MOST_ROWS, MOST_PARTS = 10_000, 100
 
@@ -18,29 +18,38 @@ _OLD = {
 }
 
 
-def run(resources: Resources, connection: Connection) -> dict[str, Any]:
+def run(turn: Turn) -> dict[str, Any]:
     """Give how many rows went from each table: a million at most, in parts of their own."""
-    return {table: sum(_parts(resources, connection, table)) for table in _OLD}
+    if turn.dry_run:
+        return {f"{table}_to_go": _count(turn, table) for table in _OLD}
+    return {table: sum(_parts(turn, table)) for table in _OLD}
 
 
-def _parts(resources: Resources, connection: Connection, table: str) -> Iterator[int]:
+def _count(turn: Turn, table: str) -> int:
+    counted = turn.connection.execute(
+        text(f"SELECT count(*) FROM {table} t WHERE {_OLD[table]}"), _days(turn)
+    )
+    return int(counted.scalar_one())
+
+
+def _parts(turn: Turn, table: str) -> Iterator[int]:
     for _ in range(MOST_PARTS):
-        gone = _delete(resources, connection, table)
+        gone = _delete(turn, table)
         yield gone
         if gone < MOST_ROWS:
             return
 
 
-def _delete(resources: Resources, connection: Connection, table: str) -> int:
-    settings = resources.settings
-    gone = connection.execute(
+def _delete(turn: Turn, table: str) -> int:
+    gone = turn.connection.execute(
         text(f"""
             DELETE FROM {table} WHERE ctid = ANY(ARRAY(
                 SELECT t.ctid FROM {table} t WHERE {_OLD[table]} LIMIT :most))"""),
-        {
-            "days": settings.retention_days,
-            "evaluation_days": settings.evaluation_retention_days,
-            "most": MOST_ROWS,
-        },
+        {**_days(turn), "most": MOST_ROWS},
     )
     return gone.rowcount
+
+
+def _days(turn: Turn) -> dict[str, int]:
+    settings = turn.settings
+    return {"days": settings.retention_days, "evaluation_days": settings.evaluation_retention_days}

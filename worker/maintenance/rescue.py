@@ -9,7 +9,7 @@ from worker.db import batches
 from worker.db.documents import move
 from worker.db.duplicates import release_duplicates
 from worker.db.engine import transaction
-from worker.resources import Resources
+from worker.maintenance.turn import Turn
 from worker.types import Status
 
 MOST_BATCHES = 100
@@ -22,12 +22,13 @@ _STRANDED = (
 _USED_UP = "d.attempts >= :max_attempts AND d.claimed_version = d.requested_version"
 
 
-def run(resources: Resources, connection: Connection) -> dict[str, Any]:  # noqa: ARG001 -- every chore's signature
+def run(turn: Turn) -> dict[str, Any]:
     """Give how many leases had run out, how many documents go again and how many are given up."""
-    settings = resources.settings
-    with transaction(resources.engine) as transacted:
+    if turn.dry_run:
+        return {"leases_expired": batches.count_expired(turn.connection)}
+    with transaction(turn.resources.engine) as transacted:
         abandoned = batches.abandon_expired(transacted, MOST_BATCHES)
-        failed = _give_up(transacted, settings.max_attempts)
+        failed = _give_up(transacted, turn.settings.max_attempts)
         retried = move(
             transacted,
             Status.PENDING,

@@ -4,21 +4,24 @@ import hashlib
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
+from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from worker.db import operations
-from worker.db.engine import describe, single_connection_engine
+from worker.db.engine import clock, describe, single_connection_engine
 from worker.maintenance import backlog, compact, indexes, purge, rescue, seal, spares, vacuum
+from worker.maintenance.turn import Chore, Turn
 from worker.resources import Resources
+from worker.scheduling import OFF, period
+from worker.settings import Settings
 
 log = logging.getLogger(__name__)
 
 _ATTENTION_SECONDS = 0.5
-
-Chore = Callable[[Resources, Connection], dict[str, Any]]
 
 CHORES: dict[str, Chore] = {
     "dispatch": backlog.run,
@@ -33,9 +36,17 @@ CHORES: dict[str, Chore] = {
 
 
 def run_chore(
-    resources: Resources, name: str, *, stopping: Callable[[], bool] = lambda: False
+    resources: Resources,
+    name: str,
+    *,
+    stopping: Callable[[], bool] = lambda: False,
+    scheduled: bool = False,
+    dry_run: bool = False,
 ) -> dict[str, Any]:
     """Run one chore under its lock; gives what it found and did, as recorded.
+
+    A `scheduled` run leaves a chore be that another beat has just had run. A `dry_run` changes nothing and is
+    not recorded: it gives what there is to do.
 
     Once `stopping` says yes, or at Ctrl-C, what the server is doing for it is cancelled: a chore is one
     that its next run goes on with.
@@ -50,16 +61,37 @@ def run_chore(
         connection.execute(text("SET lock_timeout = '5s'; SET client_connection_check_interval = '5s'"))
         if not _lock(connection, name):
             return {"outcome": "locked"}
-        operations.close_dead_runs(connection, name)
-        run_id = operations.open_run(connection, name)
-        try:
-            details = _attended(lambda: CHORES[name](resources, connection), connection, stopping)
-        except BaseException as error:
-            _record_failure(connection, run_id, error)
-            raise
-        operations.close_run(connection, run_id, "done", details)
-        log.info("chore %s: %s", name, details)
-        return {"outcome": "done", **details}
+        if scheduled and _just_done(connection, name, resources.settings):
+            return {"outcome": "just done"}
+        heavy = not scheduled or resources.settings.in_window(clock(connection))
+        turn = Turn(resources, connection, dry_run, heavy)
+        work = partial(_attended, lambda: CHORES[name](turn), connection, stopping)
+        did = {"outcome": "dry run", **work()} if dry_run else _recorded(connection, name, work)
+        # else the server does when it notices that we are gone, which may be after the next run began
+        connection.execute(text("SELECT pg_advisory_unlock_all()"))
+        return did
+
+
+def _recorded(connection: Connection, name: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    operations.close_dead_runs(connection, name)
+    run_id = operations.open_run(connection, name)
+    try:
+        details = work()
+    except BaseException as error:
+        _record_failure(connection, run_id, error)
+        raise
+    operations.close_run(connection, run_id, "done", details)
+    log.info("chore %s: %s", name, details)
+    return {"outcome": "done", **details}
+
+
+def _just_done(connection: Connection, name: str, settings: Settings) -> bool:
+    """Tell whether a run began within half the time between two: then it is a second beat's message."""
+    timing = settings.timing(name)
+    if timing == OFF:  # sent before it was turned off
+        return False
+    now = clock(connection)
+    return operations.ran_since(connection, name, now - timedelta(seconds=period(timing, now) / 2))
 
 
 def _lock(connection: Connection, name: str) -> bool:

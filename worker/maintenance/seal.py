@@ -16,7 +16,7 @@ from worker.db.leaves import postings_name
 from worker.db.segments import Segment
 from worker.dispatch import fill_window
 from worker.maintenance import spares
-from worker.resources import Resources
+from worker.maintenance.turn import Turn
 from worker.settings import Settings
 from worker.types import SegmentState
 
@@ -26,12 +26,15 @@ log = logging.getLogger(__name__)
 FEWEST_ROWS = 1_000
 
 
-def run(resources: Resources, connection: Connection) -> dict[str, Any]:
+def run(turn: Turn) -> dict[str, Any]:
     """Seal what is full; gives the leaves that were sealed and the rows that are searched exactly.
 
     A leaf that cannot be sealed keeps no other from it. Raises what the first of them raised.
     """
-    settings = resources.settings
+    connection, settings = turn.connection, turn.settings
+    if turn.dry_run:
+        fill = segments.fill(connection, settings.rows_of_segment)
+        return {"to_seal": [owed.leaf for owed in _owed(connection)], "to_close": is_full(fill, settings)}
     builds.prepare(connection, settings)
     sealed: list[str] = []
     errors: dict[int, DBAPIError] = {}
@@ -46,8 +49,8 @@ def run(resources: Resources, connection: Connection) -> dict[str, Any]:
                     errors[owed.segment] = error
                 else:
                     sealed.append(owed.leaf)
-                    fill_window(resources)  # who waited for it may go on
-        if not _close_if_full(resources, connection):
+                    fill_window(turn.resources)  # who waited for it may go on
+        if not _close_if_full(turn):
             break
     _fold_open(connection)
     if errors:
@@ -62,13 +65,13 @@ def _owed(connection: Connection) -> list[Segment]:
     return segments.in_state(connection, SegmentState.SEALING) + bare
 
 
-def _close_if_full(resources: Resources, connection: Connection) -> bool:
-    fill = segments.fill(connection, resources.settings.rows_of_segment)
-    if not is_full(fill, resources.settings):
+def _close_if_full(turn: Turn) -> bool:
+    fill = segments.fill(turn.connection, turn.settings.rows_of_segment)
+    if not is_full(fill, turn.settings):
         return False
-    with transaction(resources.engine) as opening:
+    with transaction(turn.resources.engine) as opening:
         closed = segments.open_next(opening)
-    spares.run(resources, connection)
+    spares.run(turn)
     if closed is None:
         log.warning("no spare leaf is ready: the open segment stays open until the next run")
         return False

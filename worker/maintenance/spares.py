@@ -8,8 +8,8 @@ from sqlalchemy import Connection, text
 from worker.db import segments
 from worker.db.engine import single_connection_engine
 from worker.db.leaves import add_segment
+from worker.maintenance.turn import Turn
 from worker.patience import briefly
-from worker.resources import Resources
 from worker.settings import Settings
 from worker.types import SegmentState
 
@@ -17,15 +17,19 @@ SPARES = 3
 _NUMBERING_LOCK = 7_046_029_254_386_353_133
 
 
-def run(resources: Resources, connection: Connection) -> dict[str, Any]:
+def run(turn: Turn) -> dict[str, Any]:
     """Give how many leaves were made and how many are ready.
 
     Making one waits at most a second for the writers of `documents`; a busy moment leaves it to the
     next run.
     """
+    connection = turn.connection
+    if turn.dry_run:
+        ready = _ready(connection)
+        return {"to_make": max(SPARES - ready, 0), "ready": ready}
     _forget_lost(connection)
-    engine = single_connection_engine(resources.settings.maintenance_url, "ingest spares")
-    make = partial(_make, settings=resources.settings)
+    engine = single_connection_engine(turn.settings.maintenance_url, "ingest spares")
+    make = partial(_make, settings=turn.settings)
     made = 0
     while (ready := _ready(connection)) < SPARES and briefly(engine, make):
         made += 1

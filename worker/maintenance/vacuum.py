@@ -5,7 +5,7 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from worker.db import builds
-from worker.resources import Resources
+from worker.maintenance.turn import Turn
 
 MOST_TABLES = 20
 # A table is due with this many dead or newly changed rows, plus this share of its live ones: a fifth
@@ -16,9 +16,12 @@ _DUE_SHARE = 0.04
 _DUE_BYTES = 1 << 20
 
 
-def run(resources: Resources, connection: Connection) -> dict[str, Any]:  # noqa: ARG001 -- every chore's signature
+def run(turn: Turn) -> dict[str, Any]:
     """Give the tables that were vacuumed, those somebody had locked, and those still due."""
+    connection = turn.connection
     due = _due(connection)
+    if turn.dry_run:
+        return {"to_vacuum": due}
     done: list[str] = []
     locked: list[str] = []
     for table in due[:MOST_TABLES]:

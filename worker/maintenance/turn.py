@@ -1,0 +1,33 @@
+"""What a chore is given to do its work with."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection
+
+from worker.resources import Resources
+from worker.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One run of a chore, under its lock.
+
+    `connection`: the direct one that holds the lock, in autocommit. `dry_run`: find what there is to do, and
+    change nothing. `heavy`: work that searches and writers feel may be done now; outside of
+    MAINTENANCE_WINDOW only what a person asks for may.
+    """
+
+    resources: Resources
+    connection: Connection
+    dry_run: bool = False
+    heavy: bool = True
+
+    @property
+    def settings(self) -> Settings:
+        """The settings of this process."""
+        return self.resources.settings
+
+
+Chore = Callable[[Turn], dict[str, Any]]

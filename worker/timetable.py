@@ -1,0 +1,73 @@
+"""The schedule as beat reads it: a timing, and how much later than that each run of a chore is sent."""
+
+import random
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from celery.schedules import BaseSchedule, schedstate
+
+from worker.scheduling import OFF, next_due, period
+from worker.settings import Settings
+from worker.types import Queue, TaskName
+
+
+class Timetable(BaseSchedule):
+    """When a chore is sent. `offset`: seconds after each time that the timing names.
+
+    Celery's own crontab knows no offset, and reads its fields a little differently from crontab(5).
+    """
+
+    def __init__(self, timing: str, zone: str, offset: float = 0.0) -> None:
+        super().__init__()
+        self.timing, self.zone, self.offset = timing, zone, offset
+
+    def is_due(self, last_run_at: datetime) -> Any:
+        """Tell whether it is due, and in how many seconds to ask again."""
+        rest = self.remaining_estimate(last_run_at).total_seconds()
+        if rest > 0:
+            return schedstate(False, rest)
+        return schedstate(True, max(self.remaining_estimate(self.now()).total_seconds(), 0.0))
+
+    def remaining_estimate(self, last_run_at: datetime) -> timedelta:
+        """Give how long it is until the next run after one."""
+        offset = timedelta(seconds=self.offset)
+        last = last_run_at.astimezone(ZoneInfo(self.zone))
+        due: datetime = next_due(self.timing, last - offset) + offset
+        now: datetime = self.now()
+        return due - now
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Timetable) and self.__reduce__() == other.__reduce__()
+
+    def __hash__(self) -> int:
+        return hash((self.timing, self.zone, self.offset))
+
+    def __reduce__(self) -> Any:
+        return type(self), (self.timing, self.zone, self.offset)
+
+    def __repr__(self) -> str:
+        return f"<{self.timing} {self.zone} +{self.offset:.0f} s>"
+
+
+def schedule(settings: Settings) -> dict[str, dict[str, Any]]:
+    """Give the beat schedule. A run that is not taken before the next one is due expires.
+
+    Chores of a crontab are sent up to SCHEDULE_JITTER late, by as much each time: not all of them at once,
+    and not those of every installation on the same minute.
+    """
+    return {
+        name.value: _entry(name, timing, settings)
+        for name in TaskName
+        if name.chore and (timing := settings.timing(name.chore)) != OFF
+    }
+
+
+def _entry(name: TaskName, timing: str, settings: Settings) -> dict[str, Any]:
+    jitter = 0 if timing.isdecimal() else settings.schedule_jitter
+    offset = random.uniform(0, jitter)  # noqa: S311 -- spreads load, hides nothing
+    return {
+        "task": name.value,
+        "schedule": Timetable(timing, settings.schedule_zone, offset),
+        "options": {"queue": Queue.MAINTENANCE.value, "expires": period(timing, datetime.now(UTC))},
+    }
