@@ -132,7 +132,7 @@ def _worker_is_ready(sender: Any, **_: Any) -> None:
 
 @signals.beat_init.connect
 def _beat_is_ready(**_: Any) -> None:
-    _begin(f"beat@{socket.gethostname()}", "beat", 0)
+    _begin(f"beat-{os.getpid()}@{socket.gethostname()}", "beat", 0)
 
 
 @signals.worker_shutdown.connect
