@@ -24,10 +24,10 @@ from benchmarks.stack import Stack, running_stack
 from worker.producer import Document, search, submit, wait
 from worker.types import Lane
 
-FILES, WARM_UP, CALM, AT_ONCE = 50_000, 4, 40, 32
+FILES, LINES, WARM_UP, CALM, AT_ONCE = 50_000, 40, 4, 40, 32
 EVERY_SECONDS, SMALL_EVERY_SECONDS, SMALL_DOCUMENTS = 0.5, 5.0, 10
 # What `ingest up` runs but Flower, with how many processes each; beat has none.
-KINDS = {"ingest": 2, "search": 1, "maintenance": 4, "beat": 0}
+KINDS = {"ingest": 2, "interactive": 1, "search": 1, "maintenance": 4, "beat": 0}
 P95_SECONDS, SMALL_SECONDS, KEPT = 5.0, 30.0, 0.8
 POLL_SECONDS, LOAD_SECONDS = 0.05, 3_600
 # The bound on what waits for an index as users have it, and connections for all that is waited for at once.
@@ -55,7 +55,7 @@ def run(scale: float) -> Report:
     files = max(20, round(FILES * scale))
     with running_stack(**SETTINGS) as stack, ExitStack() as running:
         report = Report("priority", stack.versions(), stack.shown_settings())
-        corpus.write_small_files(stack.folder / "files", files)
+        corpus.write_small_files(stack.folder / "files", files, LINES)
         for kind, processes in KINDS.items():
             running.enter_context(stack.workers(processes, kind=kind))
         _calm(WARM_UP)

@@ -93,6 +93,7 @@ class Settings(ScheduleSettings):
     write_buffer_bytes: Annotated[int, Field(ge=0, le=1 << 30)] = 32 << 20
 
     ingest_concurrency: Annotated[int, Field(ge=1, le=256)] = 2
+    interactive_concurrency: Annotated[int, Field(ge=1, le=256)] = 1
     lease_seconds: Seconds = 90
     heartbeat_seconds: Seconds = 15
     max_attempts: Annotated[int, Field(ge=1, le=100)] = 5

@@ -13,7 +13,7 @@ from worker.settings import Settings
 
 _STUCK_SECONDS = 600
 _HELD_UP_SHARE = 0.8
-_WORKERS = ("ingest", "search", "maintenance")
+_WORKERS = ("ingest", "interactive", "search", "maintenance")
 _NAMES = (
     "embedding space",
     *(f"{kind} worker" for kind in _WORKERS),
