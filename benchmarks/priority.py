@@ -88,8 +88,8 @@ def _load(stack: Stack, tenant: str, *, person: float = 0, small: float = 0) -> 
             _until(stack, SETTLED.format(tenant=tenant))
         finally:
             over.set()
-        times = [[future.result() for future in futures.result()] for futures in (persons, smalls)]
-    return Round(float(stack.ask(TAKEN.format(tenant=tenant))), *times, others=watch.others)
+        waited = [[future.result() for future in futures.result()] for futures in (persons, smalls)]
+    return Round(float(stack.ask(TAKEN.format(tenant=tenant))), waited[0], waited[1], watch.others)
 
 
 def _until(stack: Stack, condition: str) -> None:

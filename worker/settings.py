@@ -89,6 +89,8 @@ class Settings(ScheduleSettings):
     max_document_bytes: Annotated[int, Field(ge=1, le=1 << 30)] = 64 << 20
     batch_documents: Annotated[int, Field(ge=1, le=1000)] = 256
     batch_bytes: Annotated[int, Field(ge=1, le=1 << 30)] = 4 << 20
+    max_backlog_documents: Annotated[int, Field(ge=0, le=1_000_000_000)] = 1_000_000
+    max_tenant_backlog_documents: Annotated[int, Field(ge=0, le=1_000_000_000)] = 0
     max_document_chunks: Annotated[int, Field(ge=1, le=10_000_000)] = 2_000_000
     write_buffer_bytes: Annotated[int, Field(ge=0, le=1 << 30)] = 32 << 20
 

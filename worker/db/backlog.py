@@ -27,7 +27,7 @@ _UNKNOWN_SIZE = 65_536
 _WAITS = "d.status = 'pending' AND d.batch_id IS NULL AND d.deleted_at IS NULL"
 _READY = f"d.lane = :lane AND {_WAITS} AND d.queued_at <= now()"
 # The next of a tenant, paused projects left out.
-_NEXT_OF_THE_REST = f"""
+_REST = f"""
     (SELECT d.document_id, d.queued_at FROM documents d
      WHERE d.tenant_id = {{tenant}} AND d.project_id IS NULL AND {_READY}
      ORDER BY d.queued_at LIMIT {{most}})
@@ -71,7 +71,12 @@ def form(connection: Connection, lane: Lane, settings: Settings) -> UUID | None:
     paused = held(connection, lane)
     for tenant_id in () if paused.everything else _next_tenants(connection, lane, paused):
         limit = settings.batch_documents // _SHARE[lane] or 1
-        rows = _next_documents(connection, lane, tenant_id, limit, paused.projects.get(tenant_id, ()))
+        projects = paused.projects.get(tenant_id)
+        rows = (
+            _next_of_the_rest(connection, lane, tenant_id, limit, projects)
+            if projects
+            else _next_documents(connection, lane, tenant_id, limit)
+        )
         if chosen := _fill(rows, settings.batch_bytes):
             _note_turn(connection, lane, tenant_id)
             return record(connection, lane, tenant_id, chosen)
@@ -103,7 +108,7 @@ def _next_tenants(connection: Connection, lane: Lane, paused: Held) -> list[UUID
             SELECT t.tenant_id FROM holders h JOIN tenants t USING (tenant_id)
             WHERE h.queued_at <= now() AND t.tenant_id <> ALL(:tenants) AND (
                 t.tenant_id <> ALL(:partly)
-                OR EXISTS (SELECT FROM ({_NEXT_OF_THE_REST.format(tenant="t.tenant_id", most=1)}) AS rest))
+                OR EXISTS (SELECT FROM ({_REST.format(tenant="t.tenant_id", most=1)}) AS rest))
             ORDER BY t.{lane.value}_served_at NULLS FIRST, t.tenant_id LIMIT 5"""),
         {
             "lane": lane.value,
@@ -115,25 +120,38 @@ def _next_tenants(connection: Connection, lane: Lane, paused: Held) -> list[UUID
     return list(found.scalars())
 
 
-def _next_documents(
-    connection: Connection, lane: Lane, tenant_id: UUID, limit: int, projects: Sequence[UUID]
-) -> Sequence[Row[Any]]:
-    """Lock a tenant's next documents, those of some projects left out."""
-    rest = _NEXT_OF_THE_REST.format(tenant=":tenant_id", most=":limit")
-    among = f"SELECT document_id FROM ({rest}) AS rest ORDER BY queued_at LIMIT :limit"
-    chosen = f"AND d.document_id IN ({among})" if projects else ""
+def _next_documents(connection: Connection, lane: Lane, tenant_id: UUID, limit: int) -> Sequence[Row[Any]]:
+    """Lock a tenant's next documents."""
     return connection.execute(
         text(f"""
-            SELECT d.document_id, coalesce(d.size_bytes, :unknown) AS size, d.isolated FROM documents d
-            WHERE d.tenant_id = :tenant_id AND {_READY} {chosen}
+            SELECT d.document_id, coalesce(d.size_bytes, {_UNKNOWN_SIZE}) AS size, d.isolated FROM documents d
+            WHERE d.tenant_id = :tenant_id AND {_READY}
             ORDER BY d.queued_at LIMIT :limit FOR NO KEY UPDATE SKIP LOCKED"""),
-        {
-            "lane": lane.value,
-            "tenant_id": tenant_id,
-            "limit": limit,
-            "unknown": _UNKNOWN_SIZE,
-            "projects": list(projects),
-        },
+        {"lane": lane.value, "tenant_id": tenant_id, "limit": limit},
+    ).all()
+
+
+def _next_of_the_rest(
+    connection: Connection, lane: Lane, tenant_id: UUID, limit: int, projects: Sequence[UUID]
+) -> Sequence[Row[Any]]:
+    """Lock a tenant's next documents, those of some projects left out.
+
+    Found first, then locked by their ids alone: without statistics the planner would read all that waits for
+    each of them.
+    """
+    rest = _REST.format(tenant=":tenant_id", most=":limit")
+    found = connection.execute(
+        text(f"SELECT document_id FROM ({rest}) AS rest ORDER BY queued_at LIMIT :limit"),
+        {"lane": lane.value, "tenant_id": tenant_id, "limit": limit, "projects": list(projects)},
+    )
+    return connection.execute(
+        text(f"""
+            WITH d AS MATERIALIZED (
+                SELECT document_id, size_bytes, isolated, lane, status, batch_id, deleted_at, queued_at
+                FROM documents WHERE document_id = ANY(:ids) FOR NO KEY UPDATE SKIP LOCKED)
+            SELECT d.document_id, coalesce(d.size_bytes, {_UNKNOWN_SIZE}) AS size, d.isolated FROM d
+            WHERE {_READY} ORDER BY d.queued_at"""),
+        {"lane": lane.value, "ids": list(found.scalars())},
     ).all()
 
 

@@ -139,17 +139,17 @@ def hand_back(connection: Connection, batch_id: UUID) -> int:
     return len(moved)
 
 
-def cancel(connection: Connection, batch_id: UUID, *, requeue: bool) -> tuple[str, int] | None:
-    """Take a batch from whoever has it; gives the state it was in, and how many documents it had.
+def cancel(connection: Connection, batch_id: UUID, *, requeue: bool) -> int | None:
+    """Take a batch from the queue, or from its worker; gives how many documents it had, None of no batch.
 
-    Its documents are cancelled, or return to the backlog. Its worker finds that the lease is gone, and writes
-    nothing. One that has ended stays as it is, without documents. None: there is no such batch.
+    They are cancelled, or return to the backlog. Its worker finds that the lease is gone, and writes
+    nothing. A batch that has ended stays as it is, and has none.
     """
     state = connection.execute(
         text("SELECT state FROM batches WHERE batch_id = :batch_id FOR UPDATE"), {"batch_id": batch_id}
     ).scalar_one_or_none()
     if state not in ("queued", "running"):
-        return state and (state, 0)
+        return None if state is None else 0
     connection.execute(
         text("""
             UPDATE batches SET state = 'cancelled', lease_token = NULL, lease_expires_at = NULL,
@@ -159,7 +159,7 @@ def cancel(connection: Connection, batch_id: UUID, *, requeue: bool) -> tuple[st
     )
     cancelled = 0 if requeue else _cancel_documents(connection, batch_id)
     handed_back = hand_back(connection, batch_id) + free_pending(connection, batch_id)
-    return state, handed_back if requeue else cancelled  # a deleted one goes back: it may be restored
+    return handed_back if requeue else cancelled  # a deleted one goes back: it may be restored
 
 
 def _cancel_documents(connection: Connection, batch_id: UUID) -> int:

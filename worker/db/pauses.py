@@ -1,5 +1,6 @@
 """`pauses`: what dispatch does not hand out and claims give back, until somebody resumes it."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -30,6 +31,25 @@ class Pause:
     paused_by: str
     since: datetime
     seconds: float
+
+    @property
+    def what(self) -> str:
+        """Name what is paused."""
+        named = (("tenant", self.tenant), ("project", self.project), ("queue", self.lane))
+        return ", ".join(f"{kind} {name}" for kind, name in named if name) or "everything"
+
+    @property
+    def end(self) -> str:
+        """Give the command that ends it."""
+        named = (("--tenant", self.tenant), ("--project", self.project), ("--queue", self.lane))
+        options = [f"{option} {shlex.quote(name)}" for option, name in named if name]
+        return " ".join(("ingest resume", *(options or ["--all"])))
+
+    def __str__(self) -> str:
+        """Say in one line what is paused, since when, by whom, why, and how it ends."""
+        since = self.since.isoformat(" ", "minutes")
+        why = f": {self.reason}" if self.reason else ""
+        return f"{self.what} is paused since {since} by {self.paused_by}{why}; `{self.end}` ends it"
 
 
 class Held(NamedTuple):
@@ -95,6 +115,19 @@ def covering(connection: Connection, target: Target) -> list[Pause]:
               AND (s.project_id IS NULL OR s.project_id = :project_id) AND (s.lane IS NULL OR s.lane = :lane)
             ORDER BY s.created_at, s.pause_id"""),
         target._asdict(),
+    )
+    return [_pause(row) for row in found]
+
+
+def over(connection: Connection, document_ids: Sequence[UUID]) -> list[Pause]:
+    """Give the pauses, oldest first, that hold any of these documents."""
+    found = connection.execute(
+        text(f"""
+            {_COLUMNS}
+            WHERE EXISTS (SELECT FROM documents d
+                          WHERE d.document_id = ANY(:ids) AND d.status = 'pending' AND {HOLDING})
+            ORDER BY s.created_at, s.pause_id"""),
+        {"ids": list(document_ids)},
     )
     return [_pause(row) for row in found]
 
