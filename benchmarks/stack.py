@@ -16,8 +16,7 @@ from pydantic import SecretStr
 from sqlalchemy import text
 
 from worker import broker
-from worker.db import operations
-from worker.db.engine import single_connection_engine, transaction
+from worker.db.engine import single_connection_engine
 from worker.db.logins import PREFIX, role_urls
 from worker.db.migrate import migrate
 from worker.db.roles import make_roles
@@ -33,6 +32,7 @@ POLL_SECONDS = 0.05
 # batches first: they are few, and while one is not finished, nobody needs to look at the documents
 UNSETTLED = """SELECT EXISTS (SELECT 1 FROM batches WHERE finished_at IS NULL)
     OR EXISTS (SELECT 1 FROM documents WHERE status IN ('pending', 'processing'))"""
+FRESH = "seen_at > now() - interval '1 minute'"
 SHOWN = (
     "embedding_provider", "embedding_dimension", "embedding_type", "embedding_batch_size", "chunk_size",
     "chunk_overlap", "batch_documents", "batch_bytes", "write_buffer_bytes", "max_document_bytes",
@@ -98,8 +98,8 @@ class Stack:
     ) -> Iterator[psutil.Process]:
         """Run a worker with so many pool processes; gives its parent process.
 
-        As `ingest worker KIND` does, where one for searches has one process; without `recycle`, no pool
-        process of an ingest worker is ever replaced by a new one.
+        As `ingest worker KIND` does, where one for searches has one process, and beat has none; without
+        `recycle`, no pool process of an ingest worker is ever replaced by a new one.
         """
         log = self.folder / "worker.log"
         with log.open("ab") as out:
@@ -107,7 +107,7 @@ class Stack:
                 _command(kind, processes, recycle=recycle),
                 stdout=out,
                 stderr=subprocess.STDOUT,
-                env=child_environment(INGEST_CONCURRENCY=str(processes), LOG_LEVEL="WARNING"),
+                env=child_environment(INGEST_CONCURRENCY=str(max(processes, 1)), LOG_LEVEL="WARNING"),
             )
         try:
             self._wait_for(process, kind, processes, log)
@@ -118,9 +118,8 @@ class Stack:
     def _wait_for(self, process: "subprocess.Popen[bytes]", kind: str, slots: int, log: Path) -> None:
         limit = time.monotonic() + START_SECONDS
         while time.monotonic() < limit and process.poll() is None:
-            with transaction(resources().engine) as connection:
-                if operations.live_slots(connection, kind, self.settings.heartbeat_seconds) == slots:
-                    return
+            if self.ask(f"SELECT sum(slots) = {slots} FROM heartbeats WHERE kind = '{kind}' AND {FRESH}"):
+                return
             time.sleep(0.2)
         raise RuntimeError(f"the worker did not start:\n{log.read_text()[-3000:]}")
 
@@ -138,7 +137,8 @@ def search_url(settings: Settings) -> str:
 
 def _command(kind: str, processes: int, *, recycle: bool) -> Sequence[str]:
     if recycle:
-        return [sys.executable, "-m", "worker.cli", "worker", kind]
+        command = [kind] if kind == "beat" else ["worker", kind]
+        return [sys.executable, "-m", "worker.cli", *command]
     plain = [sys.executable, "-m", "celery", "-A", "worker.app", "worker", "-Q", "interactive,ingest"]
     return [*plain, "-c", str(processes), "-l", "WARNING", "--max-tasks-per-child", "1000000"]
 

@@ -28,7 +28,7 @@ from benchmarks.report import Demand, Report
 from benchmarks.rounds import Watch, quietest
 from benchmarks.stack import Stack, running_stack
 from worker.buffer import RowBuffer
-from worker.db import batches, documents, segments
+from worker.db import backlog, batches, documents, segments
 from worker.db.engine import transaction
 from worker.db.leaves import postings_name
 from worker.db.migrate import migrate
@@ -177,7 +177,7 @@ class Sides:
     def _ours(self) -> float:
         self._submit()
         with transaction(self._resources.engine) as connection:
-            batch_id = batches.form(connection, Lane.BULK, self._resources.settings)
+            batch_id = backlog.form(connection, Lane.BULK, self._resources.settings)
             assert batch_id
             lease = batches.claim(connection, batch_id, "benchmark", 600)
             claimed = documents.start(connection, batch_id)

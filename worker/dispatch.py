@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from worker import broker
-from worker.db import batches, operations, segments
+from worker.db import backlog, batches, operations, segments
 from worker.db.engine import describe, transaction
 from worker.resources import Resources
 from worker.settings import Settings
@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 MESSAGES_A_SLOT = 2
 
+TAKEN_BY = {Lane.INTERACTIVE: ("ingest", "interactive"), Lane.BULK: ("ingest",)}
 QUEUE_OF = {Lane.INTERACTIVE: Queue.INTERACTIVE, Lane.BULK: Queue.INGEST}
 
 
@@ -35,7 +36,7 @@ def dispatch(resources: Resources) -> int:
     formed = 0
     for lane in Lane:
         with transaction(resources.engine) as connection:
-            batches.lock_dispatch(connection)
+            backlog.lock_dispatch(connection)
             found = batches.labelled(connection, _form(connection, lane, resources.settings))
         publish(lane, found)
         formed += len(found)
@@ -51,13 +52,15 @@ def fill_window(resources: Resources) -> None:
 
 
 def _form(connection: Connection, lane: Lane, settings: Settings) -> list[UUID]:
-    slots = operations.live_slots(connection, "ingest", settings.heartbeat_seconds)
+    slots = sum(
+        operations.live_slots(connection, kind, settings.heartbeat_seconds) for kind in TAKEN_BY[lane]
+    )
     room = MESSAGES_A_SLOT * max(slots, 1) - batches.queued_count(connection, lane)
     formed: list[UUID] = []
     while (
         len(formed) < room
         and segments.has_room(connection, settings, 1, lane)
-        and (batch_id := batches.form(connection, lane, settings))
+        and (batch_id := backlog.form(connection, lane, settings))
     ):
         formed.append(batch_id)
     return formed

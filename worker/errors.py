@@ -5,6 +5,7 @@ Policy reads types: `DocumentError` is final for its document, `TransientError` 
 """
 
 from enum import IntEnum
+from typing import Any
 
 
 class Exit(IntEnum):
@@ -20,6 +21,7 @@ class Exit(IntEnum):
     SOURCE = 7
     TIMEOUT = 8
     STACK = 9
+    FULL = 10
     INTERRUPTED = 130
 
 
@@ -77,6 +79,17 @@ class NoAnswerError(IngestError):
     """Nobody answered in time."""
 
     exit_code = Exit.TIMEOUT
+
+
+class BacklogFullError(IngestError):
+    """As many documents wait as may, `limit`. `receipt`: what the same submission recorded before."""
+
+    exit_code = Exit.FULL
+
+    def __init__(self, message: str, hint: str = "", limit: int = 0, receipt: Any = None) -> None:
+        super().__init__(message, hint)
+        self.limit = limit
+        self.receipt = receipt
 
 
 class StackError(IngestError):

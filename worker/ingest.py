@@ -1,6 +1,6 @@
 """Ingest one batch of documents.
 
-    tx 1   claim: lease, documents into processing, one attempt charged
+    tx 1   claim: lease, what is paused goes back, documents into processing, one attempt charged
            │  load → decode → fingerprint                        unchanged · skipped · failed · later
     read   │  who owns these contents                            duplicate
            │  chunk
@@ -23,7 +23,7 @@ from sqlalchemy.exc import DBAPIError
 
 from worker import sources
 from worker.buffer import RowBuffer
-from worker.db import batches, documents, duplicates
+from worker.db import batches, documents, duplicates, pauses
 from worker.db.documents import Claimed, Settled
 from worker.db.engine import transaction
 from worker.encoding import Encoder, Work
@@ -62,6 +62,8 @@ def ingest_batch(
     settings = resources.settings
     with transaction(resources.engine) as connection:
         lease = batches.claim(connection, batch_id, worker, settings.lease_seconds)
+        if lease is not None:
+            pauses.set_aside(connection, batch_id)
         claimed = documents.start(connection, batch_id) if lease else []
     if lease is None:
         return None

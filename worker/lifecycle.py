@@ -22,6 +22,8 @@ from worker.settings import load_settings
 log = logging.getLogger(__name__)
 
 _OBJECTS_BETWEEN_COLLECTIONS = 20_000
+# A worker is called after the first of these queues that it takes from.
+_KINDS = ("ingest", "interactive", "search", "maintenance")
 
 # One byte shared by a worker and the children it forks: the parent says here that it is stopping.
 _stopping = mmap.mmap(-1, 1)
@@ -125,7 +127,7 @@ def _begin(name: str, kind: str, slots: int) -> None:
 @signals.worker_ready.connect
 def _worker_is_ready(sender: Any, **_: Any) -> None:
     queues = set(sender.app.amqp.queues.consume_from)
-    kind = next((name for name in ("ingest", "search", "maintenance") if name in queues), "other")
+    kind = next((name for name in _KINDS if name in queues), "other")
     _begin(sender.hostname, kind, sender.controller.concurrency)
     _kill_children_on_quit()
 

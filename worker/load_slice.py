@@ -12,7 +12,7 @@ load that is cut short leaves whole slices, and nothing half done.
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from uuid import UUID
@@ -21,9 +21,10 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from worker.buffer import RowBuffer
-from worker.db import batches, documents, duplicates, operations, segments, submissions
+from worker.db import batches, documents, duplicates, operations, pauses, segments, submissions
 from worker.db.documents import Claimed, Settled
 from worker.db.engine import clock, describe, violates_constraint
+from worker.db.pauses import Target
 from worker.db.submissions import Present, Scope, Submission
 from worker.document import Document, submission
 from worker.encoding import Encoder, Work
@@ -32,6 +33,7 @@ from worker.resources import Resources
 from worker.settings import Settings
 from worker.steps import given, prepare
 from worker.steps.prepare import Piece, Text
+from worker.submitting import HeldUp
 from worker.types import GivenDocument, Lane, Loaded, SegmentState, Status
 from worker.writing import ROOM_POLL_SECONDS, WRITE_SECONDS, Writer, ended
 
@@ -103,12 +105,10 @@ class _OvertakenError(Exception):
 class SliceLoader:
     """Loads slices, of distinct source paths, into one scope.
 
-    While too many rows wait to be sealed, it waits; `held_up` hears how many.
+    While too many rows wait to be sealed, or they are paused, it waits; `held_up` hears why.
     """
 
-    def __init__(
-        self, mine: Resources, scope: Scope, held_up: Callable[[int], None] = lambda _rows: None
-    ) -> None:
+    def __init__(self, mine: Resources, scope: Scope, held_up: HeldUp = lambda _why: None) -> None:
         self._resources, self._scope, self._held_up = mine, scope, held_up
 
     def load(self, part: Sequence[GivenDocument]) -> Loaded:
@@ -126,9 +126,20 @@ class SliceLoader:
     def _await_room(self, rows: int) -> None:
         mine = self._resources
         since = mine.transact(clock)
-        while not mine.transact(lambda connection: _may_go_on(connection, mine.settings, rows, since)):
-            self._held_up(mine.transact(segments.unsealed_rows))
+        while why := mine.transact(lambda connection: self._obstacle(connection, rows, since)):
+            self._held_up(why)
             time.sleep(ROOM_POLL_SECONDS)
+
+    def _obstacle(self, connection: Connection, rows: int, since: datetime) -> str | None:
+        target = Target(self._scope.tenant_id, self._scope.project_id, Lane.BULK)
+        for pause in pauses.covering(connection, target):
+            return str(pause)
+        if _may_go_on(connection, self._resources.settings, rows, since):
+            return None
+        return (
+            f"{segments.unsealed_rows(connection):,} rows are not sealed yet, MAX_UNSEALED_ROWS bounds them; "
+            "the maintenance worker seals them, or `ingest maintain seal`"
+        )
 
     def _store(self, loads: Sequence[_Load], tries: int = _TRIES) -> Loaded:
         """Store a slice; where that is refused, each document alone, with its own error."""

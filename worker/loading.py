@@ -10,7 +10,7 @@ from worker.load_slice import SliceLoader
 from worker.resources import resources
 from worker.steps.fingerprint import source_key
 from worker.steps.storable import storable
-from worker.submitting import DEFAULT_TENANT, named_scope
+from worker.submitting import DEFAULT_TENANT, HeldUp, named_scope
 from worker.types import GivenDocument, Loaded
 
 _SLICE_CHUNKS, _SLICE_BYTES, _SLICE_DOCUMENTS = 2_048, 16 << 20, 1_000
@@ -23,14 +23,14 @@ def load(
     tenant: str = DEFAULT_TENANT,
     project: str | None = None,
     progress: Callable[[Loaded], None] = lambda _slice: None,
-    held_up: Callable[[int], None] = lambda _rows: None,
+    held_up: HeldUp = lambda _why: None,
 ) -> Loaded:
     """Store documents with the chunks and vectors they bring; searchable slice by slice.
 
     A stream is taken in slices of bounded size; `progress` hears what each came to. While too many rows
-    wait to be sealed, it waits; `held_up` hears how many. What is there already, equal, costs a look:
-    a load that was interrupted is done again. Raises DatabaseUnavailableError, and SchemaError where the
-    settings are not those of the database.
+    wait to be sealed, or bulk work of the project is paused, it waits; `held_up` hears why. What is there
+    already, equal, costs a look: a load that was interrupted is done again. Raises DatabaseUnavailableError,
+    and SchemaError where the settings are not those of the database.
     """
     mine = resources()
     require_schema(mine.settings)

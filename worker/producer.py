@@ -23,13 +23,15 @@ from sqlalchemy import Connection
 from worker import sources
 from worker.answers import read_answer
 from worker.broker import require_broker
-from worker.db import deletions, overview, submissions
+from worker.db import changes, deletions, overview, submissions
+from worker.db.pauses import Pause
 from worker.db.submissions import Scope
 from worker.db.tenants import known_scope
 from worker.dispatch import fill_window
 from worker.document import Document
 from worker.errors import BrokerUnavailableError, DatabaseUnavailableError, IngestError, NoAnswerError
 from worker.loading import load
+from worker.operating import cancel_batch, pause, paused, resume
 from worker.queries import read_query
 from worker.rating import Run, rate, runs
 from worker.resources import resources
@@ -39,8 +41,8 @@ from worker.types import Answer, GivenChunk, GivenDocument, Hit, Loaded, Status,
 
 __all__ = [
     "DEFAULT_TENANT", "Answer", "Document", "GivenChunk", "GivenDocument", "Hit", "Loaded", "Overview",
-    "Receipt", "Run", "below", "cancel", "delete", "find", "load", "rate", "restore", "retry", "runs",
-    "search", "set_language", "status", "submit", "wait",
+    "Pause", "Receipt", "Run", "below", "cancel", "cancel_batch", "delete", "find", "load", "pause", "paused",
+    "rate", "restore", "resume", "retry", "runs", "search", "set_language", "status", "submit", "wait",
 ]  # fmt: skip
 
 
@@ -144,7 +146,7 @@ def cancel(
     documents: Sequence[str | UUID] | None = None, *, tenant: str = DEFAULT_TENANT, project: str | None = None
 ) -> int:
     """Cancel what is not settled yet: the named documents, or all of the project; gives how many."""
-    return _on_documents(submissions.cancel, documents, tenant, project)
+    return _on_documents(changes.cancel, documents, tenant, project)
 
 
 def retry(
@@ -155,7 +157,7 @@ def retry(
     error_code: str | None = None,
 ) -> int:
     """Try failed and cancelled documents again, the named ones or all of the project; gives how many."""
-    count = _on_documents(partial(submissions.retry, error_code=error_code), documents, tenant, project)
+    count = _on_documents(partial(changes.retry, error_code=error_code), documents, tenant, project)
     fill_window(resources())
     return count
 
@@ -272,7 +274,7 @@ def _on_documents(
         return change(connection, scope, _identify(connection, scope, documents))
 
     total = count = resources().transact(run)
-    while documents is None and count == submissions.SLICE:
+    while documents is None and count == changes.SLICE:
         count = resources().transact(run)
         total += count
     return total

@@ -89,10 +89,13 @@ class Settings(ScheduleSettings):
     max_document_bytes: Annotated[int, Field(ge=1, le=1 << 30)] = 64 << 20
     batch_documents: Annotated[int, Field(ge=1, le=1000)] = 256
     batch_bytes: Annotated[int, Field(ge=1, le=1 << 30)] = 4 << 20
+    max_backlog_documents: Annotated[int, Field(ge=0, le=1_000_000_000)] = 1_000_000
+    max_tenant_backlog_documents: Annotated[int, Field(ge=0, le=1_000_000_000)] = 0
     max_document_chunks: Annotated[int, Field(ge=1, le=10_000_000)] = 2_000_000
     write_buffer_bytes: Annotated[int, Field(ge=0, le=1 << 30)] = 32 << 20
 
     ingest_concurrency: Annotated[int, Field(ge=1, le=256)] = 2
+    interactive_concurrency: Annotated[int, Field(ge=1, le=256)] = 1
     lease_seconds: Seconds = 90
     heartbeat_seconds: Seconds = 15
     max_attempts: Annotated[int, Field(ge=1, le=100)] = 5

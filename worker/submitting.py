@@ -1,25 +1,35 @@
 """Submit documents: recorded in slices, each one statement and one commit; published after that."""
 
+import logging
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 from uuid import UUID
 
 from sqlalchemy import Connection
 
-from worker.db import submissions
+from worker.backpressure import Room
+from worker.db import pauses, submissions
+from worker.db.pauses import Pause, Target
 from worker.db.submissions import Scope, Submission
 from worker.dispatch import fill_window
 from worker.document import Document, submission
-from worker.errors import DocumentError, IngestError
+from worker.errors import BacklogFullError, DocumentError, IngestError
 from worker.resources import resources
 from worker.steps.languages import known_language
 from worker.steps.storable import storable
 from worker.types import Lane
 
+log = logging.getLogger(__name__)
+
 DEFAULT_TENANT = "default"
+WhenFull = Literal["wait", "refuse"]
+HeldUp = Callable[[str], None]
 _LONGEST_NAME = 200
 _SLICE_DOCUMENTS = 5_000
 _SLICE_BYTES = 16 << 20
+_ROOM_POLL_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +37,7 @@ class Receipt:
     """What a submission came to.
 
     `waiting`: the unchanged ones that an earlier submission left to be processed. `refused` names
-    documents that could not be recorded, and why.
+    documents that could not be recorded, and why. `paused`: what holds them up, until somebody resumes it.
     """
 
     new: tuple[UUID, ...] = ()
@@ -35,6 +45,7 @@ class Receipt:
     unchanged: int = 0
     refused: tuple[tuple[str, str], ...] = ()
     waiting: tuple[UUID, ...] = ()
+    paused: tuple[Pause, ...] = ()
 
     @property
     def document_ids(self) -> tuple[UUID, ...]:
@@ -49,6 +60,7 @@ class Receipt:
             self.unchanged + other.unchanged,
             self.refused + other.refused,
             self.waiting + other.waiting,
+            other.paused or self.paused,
         )
 
 
@@ -59,22 +71,52 @@ def submit(
     project: str | None = None,
     lane: Lane = Lane.BULK,
     checksum: bool = False,
+    when_full: WhenFull = "wait",
     progress: Callable[[int], None] = lambda _count: None,
+    held_up: HeldUp | None = None,
 ) -> Receipt:
     """Record documents for ingestion; they are safe when this returns.
 
     A stream is taken in slices, each one statement and one commit; `progress` hears how many were
     recorded. Unchanged documents (same size and modification time, or same inline text) cost nothing
-    more; `checksum` has them read and hashed all the same. Raises DatabaseUnavailableError.
+    more; `checksum` has them read and hashed all the same. Where as many documents wait as may
+    (MAX_BACKLOG_DOCUMENTS), it waits for room, and `held_up` hears why; or, with `when_full="refuse"`,
+    raises BacklogFullError, whose `receipt` says what was recorded before. Raises DatabaseUnavailableError.
     """
     scope = named_scope(tenant, project)
+    room = Room(resources().settings, scope.tenant_id, lane)
     receipt = Receipt()
     for part in _slices(documents):
-        receipt += _submit_slice(part, scope, lane, checksum=checksum)
+        try:
+            done = _submit_slice(part, scope, lane, room, checksum=checksum)
+        except BacklogFullError as full:
+            if when_full == "refuse":
+                raise _with_receipt(full, receipt) from None
+            _await_room(room, held_up)
+            done = _submit_slice(part, scope, lane, room, checksum=checksum)
+        receipt += done
         progress(len(part))
         if receipt.document_ids:
             fill_window(resources())
     return receipt
+
+
+def _with_receipt(full: BacklogFullError, receipt: Receipt) -> BacklogFullError:
+    before = len(receipt.new) + len(receipt.changed)
+    said = f"{full.message}; {before:,} documents of this submission are recorded" if before else full.message
+    return BacklogFullError(said, full.hint, full.limit, receipt)
+
+
+def _await_room(room: Room, held_up: HeldUp | None) -> None:
+    """Wait for room in the backlog, holding no connection."""
+    said = False
+    while full := resources().transact(room.fault):
+        if held_up:
+            held_up(str(full))
+        elif not said:
+            log.warning("a submission waits: %s", full.message)
+        said = True
+        time.sleep(_ROOM_POLL_SECONDS)
 
 
 def named_scope(tenant: str, project: str | None) -> Scope:
@@ -95,8 +137,11 @@ def set_language(language: str | None, *, project: str, tenant: str = DEFAULT_TE
     resources().transact(lambda connection: submissions.set_language(connection, scope, language))
 
 
-def _submit_slice(part: Sequence[Document], scope: Scope, lane: Lane, *, checksum: bool) -> Receipt:
-    settings = resources().settings
+def _submit_slice(
+    part: Sequence[Document], scope: Scope, lane: Lane, room: Room, *, checksum: bool
+) -> Receipt:
+    mine = resources()
+    settings = mine.settings
     rows: dict[str, Submission] = {}
     refused: list[tuple[str, str]] = []
     for document in part:
@@ -106,19 +151,33 @@ def _submit_slice(part: Sequence[Document], scope: Scope, lane: Lane, *, checksu
         except DocumentError as error:
             refused.append((document.source_path, error.message))
 
-    def record(connection: Connection) -> tuple[list[UUID], list[UUID], list[UUID]]:
-        documents, recipe = list(rows.values()), resources().recipe
+    def record(connection: Connection) -> Receipt:
+        documents = list(rows.values())
+        full = room.fault(connection)
+        if full and submissions.would_write(
+            connection, scope, documents, lane=lane, recipe=mine.recipe, checksum=checksum
+        ):
+            raise full
         new, changed = submissions.submit(
-            connection, scope, documents, lane=lane, recipe=recipe, checksum=checksum
+            connection, scope, documents, lane=lane, recipe=mine.recipe, checksum=checksum
         )
         written = {*new, *changed}
         same = len(rows) > len(written)
         left = submissions.unsettled(connection, scope, list(rows)) if same else []
-        return new, changed, [document_id for document_id in left if document_id not in written]
+        waiting = [document_id for document_id in left if document_id not in written]
+        held = pauses.covering(connection, Target(scope.tenant_id, scope.project_id, lane))
+        return Receipt(
+            tuple(new),
+            tuple(changed),
+            len(rows) - len(written),
+            tuple(refused),
+            tuple(waiting),
+            tuple(held) if written or waiting else (),
+        )
 
-    new, changed, waiting = resources().transact(record)
-    unchanged = len(rows) - len(new) - len(changed)
-    return Receipt(tuple(new), tuple(changed), unchanged, tuple(refused), tuple(waiting))
+    receipt = mine.transact(record)
+    room.take(len(receipt.new) + len(receipt.changed))
+    return receipt
 
 
 def _slices(documents: Iterable[Document]) -> Iterator[list[Document]]:

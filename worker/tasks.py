@@ -50,7 +50,7 @@ def ingest_batch_task(self: Task, batch_id: str) -> dict[str, Any]:
             resources(), UUID(batch_id), self.request.hostname, stopping=stopping, report=report
         )
     except LeaseLostError:
-        log.warning("batch %s was taken over; nothing of it was written here", batch_id)
+        log.warning("batch %s was taken away; nothing of it was written here", batch_id)
         return {"batch": batch_id, "outcome": "lease lost"}
     except SQLAlchemyError as error:
         # Before the claim this tries again; after it, the message finds no queued batch, and the

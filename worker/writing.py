@@ -149,7 +149,7 @@ class Writer:
         followed = [outcome.document_id for outcome in outcomes if outcome.document_id in standing.known]
         duplicates.release_duplicates(connection, followed)
         if final and done < held:
-            batches.hand_back(connection, self._lease)
+            batches.hand_back(connection, self._lease.batch_id)
         return Counter(outcome.status.value for outcome in outcomes)
 
     def _fence(self, connection: Connection, *, final: bool) -> int:

@@ -350,8 +350,8 @@ def test_a_load_waits_while_too_much_is_unsealed(
     mine = Resources(load_settings())
     heard: list[int] = []
 
-    def held_up(rows: int) -> None:
-        heard.append(rows)
+    def held_up(why: str) -> None:
+        heard.append(int(why.partition(" rows are not sealed yet")[0].replace(",", "")))
         run_chore(mine, "seal")
 
     monkeypatch.setattr(loading, "resources", lambda: mine)

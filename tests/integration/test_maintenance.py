@@ -424,7 +424,7 @@ def test_a_batch_somebody_is_finishing_is_left_alone(
     expire(connection)
     assert batches.finish(other, lease) == 1
     assert run_chore(resources, "rescue") == rescued()
-    batches.hand_back(other, lease)
+    batches.hand_back(other, lease.batch_id)
     other.commit()
     assert run_chore(resources, "rescue") == rescued()
     assert values(connection, "SELECT state FROM batches") == ["finished"]

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, event, text
 
 from worker import Document, Receipt, submit, wait
 from worker.broker import connect, queue_length
-from worker.db.batches import form, lock_dispatch
+from worker.db.backlog import form, lock_dispatch
 from worker.db.engine import transaction
 from worker.errors import DatabaseUnavailableError, IngestError, NoAnswerError, SourceError
 from worker.producer import below, cancel, delete, find, restore, retry, status

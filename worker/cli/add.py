@@ -1,11 +1,19 @@
 """`ingest add`: submit files, folders, URIs and standard input."""
 
+from enum import StrEnum
 from typing import Annotated
 
 import typer
 
 from worker.cli.output import AsJson, Project, Tenant
 from worker.errors import IngestError
+
+
+class WhenFull(StrEnum):
+    """What to do where the backlog is full."""
+
+    WAIT = "wait"
+    REFUSE = "refuse"
 
 
 def register(app: typer.Typer) -> None:
@@ -31,6 +39,9 @@ def add(
     checksum: Annotated[
         bool, typer.Option("--checksum", help="Read files that look unchanged, too.")
     ] = False,
+    when_full: Annotated[
+        WhenFull, typer.Option(help="Where as many documents wait as may: wait for room, or refuse.")
+    ] = WhenFull.WAIT,
     prune: Annotated[bool, typer.Option("--prune", help="Delete documents whose file is gone.")] = False,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Until all are settled.")] = False,
     timeout: Annotated[float | None, typer.Option(metavar="SECONDS", help="Wait at most this long.")] = None,
@@ -58,7 +69,7 @@ def add(
         language=None if language is None else known_language(language),
     )
     addition = Addition(gathered, tenant, project)
-    addition.submit(interactive=interactive, checksum=checksum)
+    addition.submit(interactive=interactive, checksum=checksum, when_full=when_full.value)
     addition.compare(prune=prune)
     if wait:
         addition.wait(timeout)

@@ -1,6 +1,7 @@
 """One run of `ingest add`: record, compare with the folder, wait, report."""
 
 import time
+from dataclasses import asdict
 from typing import Any
 
 from worker import producer, sources
@@ -8,14 +9,16 @@ from worker.broker import require_broker
 from worker.cli.inputs import Inputs
 from worker.cli.output import count, emit, note, printable, say
 from worker.cli.progress import counted
-from worker.cli.waiting import Settled, say_settled, settle
+from worker.cli.waiting import NO_WORKER, Settled, live_slots, say_settled, settle
 from worker.cli.walk import gone
 from worker.errors import BrokerUnavailableError, Exit, SourceError
 from worker.producer import Receipt
 from worker.settings import load_settings
+from worker.submitting import WhenFull
 from worker.types import Lane
 
 _SHOWN = 10
+_SAID_EVERY = 30.0
 
 
 class Addition:
@@ -25,6 +28,7 @@ class Addition:
         self._gathered = gathered
         self._scope: dict[str, Any] = {"tenant": tenant, "project": project}
         self._begun = time.monotonic()
+        self._said = -_SAID_EVERY
         self._receipt: Receipt
         self._gone: list[tuple[Any, str]] = []
         self._pruned = 0
@@ -37,15 +41,30 @@ class Addition:
         failed = self._settled.counts["failed"] if self._settled else 0
         return Exit.FINDINGS if failed or self._receipt.refused else Exit.OK
 
-    def submit(self, *, interactive: bool, checksum: bool) -> None:
+    def submit(self, *, interactive: bool, checksum: bool, when_full: WhenFull) -> None:
         """Record the documents, whether or not the broker is there."""
         self._broker_trouble = _broker_trouble()
         documents = self._gathered.documents.values()
         lane = Lane.INTERACTIVE if interactive else Lane.BULK
         with counted("recording", len(documents)) as recorded:
             self._receipt = producer.submit(
-                documents, **self._scope, lane=lane, checksum=checksum, progress=recorded
+                documents,
+                **self._scope,
+                lane=lane,
+                checksum=checksum,
+                when_full=when_full,
+                progress=recorded,
+                held_up=self._held_up,
             )
+
+    def _held_up(self, why: str) -> None:
+        if time.monotonic() - self._said >= _SAID_EVERY:
+            self._said = time.monotonic()
+            note(f"waiting: {printable(why)}")
+            if not live_slots("ingest"):
+                note(NO_WORKER)
+            for pause in producer.paused():
+                note(printable(str(pause)))
 
     def compare(self, *, prune: bool) -> None:
         """Find documents of the folders whose file is gone; with `prune`, delete them."""
@@ -65,6 +84,8 @@ class Addition:
         if self._broker_trouble and self._receipt.document_ids:
             note(self._recorded())
             raise self._broker_trouble
+        for pause in self._receipt.paused:
+            note(f"waiting: {printable(str(pause))}")
         if self._receipt.document_ids:
             self._settled = settle(self._receipt.document_ids, since=self._begun, timeout_seconds=timeout)
 
@@ -89,6 +110,7 @@ class Addition:
             "unchanged": receipt.unchanged,
             "refused": [{"source_path": path, "reason": reason} for path, reason in receipt.refused],
             "document_ids": list(receipt.document_ids),
+            "paused": [asdict(pause) for pause in receipt.paused],
             "gone": [path for _, path in self._gone],
             "pruned": self._pruned,
             "unreadable": [{"folder": path, "reason": reason} for path, reason in gathered.unreadable],
@@ -104,6 +126,8 @@ class Addition:
             f"{len(receipt.new):,} new, {len(receipt.changed):,} changed, "
             f"{receipt.unchanged:,} unchanged, {len(receipt.refused):,} refused"
         )
+        for pause in receipt.paused:
+            say(f"  waiting: {printable(str(pause))}")
         _say_passed_over(self._gathered, receipt)
         if self._pruned:
             say(

@@ -61,15 +61,37 @@ def cancel(
     project: Project = None,
     *,
     every: All = False,
+    batch: Annotated[str | None, typer.Option(metavar="ID", help="The documents of this batch.")] = None,
+    requeue: Annotated[bool, typer.Option("--requeue", help="Of a batch: have them done again.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Cancel documents that are not settled yet. What was searchable stays so."""
+    """Cancel documents that are not settled yet. What was searchable stays so.
+
+    With --batch: those of one batch, whoever has it; a worker that has it writes nothing of it.
+    """
     from worker import producer
 
-    _require_choice(documents, every=every)
+    _require_choice(documents, every=every or batch is not None)
+    if batch is not None or requeue:
+        _cancel_batch(batch, every=every, requeue=requeue, as_json=as_json)
+        return
     names = spellings(documents) if documents else None
     changed = producer.cancel(names, tenant=tenant, project=project)
     _report(changed, "cancelled", documents, tenant, project, as_json=as_json)
+
+
+def _cancel_batch(batch: str | None, *, every: bool, requeue: bool, as_json: bool) -> None:
+    from worker import producer
+
+    if batch is None or every:
+        raise IngestError("--batch stands alone, and --requeue is for it", "see --help")
+    changed = producer.cancel_batch(batch, requeue=requeue)
+    if as_json:
+        emit({"documents": changed})
+    if changed == 0:
+        raise NothingToDoError(f"nothing cancelled: batch {batch} has ended", "name its documents instead")
+    if not as_json:
+        say(f"{count(changed, 'document')} {'went back into the queue' if requeue else 'cancelled'}")
 
 
 def delete(

@@ -11,6 +11,7 @@ from worker.cli import (
     load,
     maintain,
     migrate,
+    pause,
     processes,
     project,
     rate,
@@ -21,8 +22,8 @@ from worker.cli import (
 )
 
 _FAMILIES = (
-    add, load, status, search, evaluate, rate, change, project, migrate, roles, doctor, maintain, processes,
-    up, demo,
+    add, load, status, search, evaluate, rate, change, pause, project, migrate, roles, doctor, maintain,
+    processes, up, demo,
 )  # fmt: skip
 
 

@@ -96,13 +96,10 @@ class _Run:
         elif self._unreadable == MOST_REASONS + 1:
             note("  and more")
 
-    def _held_up(self, rows: int) -> None:
+    def _held_up(self, why: str) -> None:
         if time.monotonic() - self._said >= _SAID_EVERY:
             self._said = time.monotonic()
-            note(
-                f"waiting: {rows:,} rows are not sealed yet, MAX_UNSEALED_ROWS bounds them; "
-                "the maintenance worker seals them, or `ingest maintain seal`"
-            )
+            note(f"waiting: {printable(why)}")
 
     def said(self) -> str:
         """Say what it came to."""

@@ -22,6 +22,7 @@ class Kind(StrEnum):
     """Which work a worker takes."""
 
     INGEST = "ingest"
+    INTERACTIVE = "interactive"
     SEARCH = "search"
     MAINTENANCE = "maintenance"
 
@@ -29,6 +30,7 @@ class Kind(StrEnum):
 # In this order: what a person waits for is taken first.
 QUEUES = {
     Kind.INGEST: (Queue.INTERACTIVE, Queue.INGEST),
+    Kind.INTERACTIVE: (Queue.INTERACTIVE,),
     Kind.SEARCH: (Queue.SEARCH,),
     Kind.MAINTENANCE: (Queue.MAINTENANCE,),
 }
@@ -64,6 +66,7 @@ def own_database(kind: Kind, settings: "Settings") -> "SecretStr | None":
     """Give the URL of the role that a worker of this kind has to itself, where it is set."""
     return {
         Kind.INGEST: None,
+        Kind.INTERACTIVE: None,
         Kind.SEARCH: settings.search_database_url,
         Kind.MAINTENANCE: settings.maintenance_database_url,
     }[kind]
@@ -96,7 +99,12 @@ def worker_options(kind: Kind, settings: "Settings") -> dict[str, Any]:
 
 def _concurrency(kind: Kind, settings: "Settings") -> int:
     """Give the pool processes of a worker. A long chore (seal, vacuum) must not keep rescue from its turn."""
-    return {Kind.INGEST: settings.ingest_concurrency, Kind.SEARCH: 1, Kind.MAINTENANCE: 4}[kind]
+    return {
+        Kind.INGEST: settings.ingest_concurrency,
+        Kind.INTERACTIVE: settings.interactive_concurrency,
+        Kind.SEARCH: 1,
+        Kind.MAINTENANCE: 4,
+    }[kind]
 
 
 def _recycling(kind: Kind) -> dict[str, int]:

@@ -1,11 +1,13 @@
 """`ingest status`: how much is where, what is stuck and why; or everything about one document."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from worker.cli.output import AsJson, Project, age, columns, emit, grouped, note, printable, say
+from worker.cli.pause import say_paused
 from worker.errors import Exit, IngestError
 
 if TYPE_CHECKING:  # the producer costs a second to import, and --help must not
@@ -39,12 +41,15 @@ def status(
     from worker import producer
 
     counted = producer.status(tenant=tenant, project=project)
+    held = producer.paused(tenant)
     scopes, segments = _tables()
     scopes = [scope for scope in scopes if tenant in (None, scope.tenant)] if project is None else []
     if as_json:
-        emit(_as_json(counted, scopes) | {"segments": _segments_as_json(segments)})
+        paused = [asdict(one) for one in held]
+        emit(_as_json(counted, scopes) | {"segments": _segments_as_json(segments), "paused": paused})
         return
     _say(counted, scopes)
+    say_paused(held)
     if tenant is None:
         _say_segments(segments)
 

@@ -13,7 +13,7 @@ from worker.settings import Settings
 
 _STUCK_SECONDS = 600
 _HELD_UP_SHARE = 0.8
-_WORKERS = ("ingest", "search", "maintenance")
+_WORKERS = ("ingest", "interactive", "search", "maintenance")
 _NAMES = (
     "embedding space",
     *(f"{kind} worker" for kind in _WORKERS),
@@ -21,6 +21,7 @@ _NAMES = (
     "chores",
     "indexes",
     "sealing",
+    "paused",
     "backlog",
 )
 
@@ -44,6 +45,7 @@ def judge(health: Health, settings: Settings) -> list[Finding]:
         _chores(health),
         _indexes(health),
         _sealing(health, settings),
+        *_paused(health),
         _backlog(health),
     ]
 
@@ -122,11 +124,22 @@ def blocked_build(build: Any) -> str:
     return f"the index of {build.leaf} waits for session {build.blocker} ({build.waits_for}){since}"
 
 
+def _paused(health: Health) -> Iterator[Finding]:
+    if not health.paused:
+        yield Finding("paused", State.OK, "nothing is paused")
+    for pause in health.paused:
+        why = f": {pause.reason}" if pause.reason else ""
+        seen = printable(f"{pause.what}, for {age(pause.seconds)}, by {pause.paused_by}{why}")
+        yield Finding("paused", State.WARNING, seen, f"`{printable(pause.end)}` when that is over")
+
+
 def _backlog(health: Health) -> Finding:
     waiting = health.oldest_waiting_seconds
     if waiting is None:
         return Finding("backlog", State.OK, "nothing waits")
     seen = f"the oldest document waits for {age(waiting)}"
+    if waiting > _STUCK_SECONDS and health.paused:
+        return Finding("backlog", State.WARNING, seen, "resume what is paused, if that is what waits")
     if waiting > _STUCK_SECONDS and health.alive.get("ingest"):
         return Finding(
             "backlog", State.WARNING, seen, "run `ingest status`, then look at the ingest worker's log"

@@ -7,14 +7,15 @@ from typing import Any
 from uuid import UUID
 
 from worker import producer
-from worker.cli.output import count, grouped, megabytes_a_second, note, say
+from worker.cli.output import count, grouped, megabytes_a_second, note, printable, say
 from worker.cli.progress import Report, progress
-from worker.db import operations, overview
+from worker.db import operations, overview, pauses
 from worker.db.engine import transaction
 from worker.resources import resources
 
 _PATIENCE = 5.0
 _MOST_REASONS = 20
+NO_WORKER = "no ingest worker is running: start one with `ingest worker ingest` or `ingest up`"
 STATUSES = ("completed", "duplicate", "skipped", "failed", "cancelled")
 
 
@@ -55,7 +56,7 @@ def settle(
 
     `check` is called while waiting, to raise what makes waiting pointless.
     """
-    watch = _Watch(check)
+    watch = _Watch(check, document_ids)
     with progress("processing", len(document_ids)) as report:
         outcome = producer.wait(
             document_ids,
@@ -80,20 +81,34 @@ def _settled(document_ids: Sequence[UUID], outcome: Any, seconds: float) -> Sett
 
 
 class _Watch:
-    """Says once that nobody is there to do the work."""
+    """Says once that nobody is there to do the work, and once of each pause that it waits for its end."""
 
-    def __init__(self, check: Callable[[], None]) -> None:
+    def __init__(self, check: Callable[[], None], document_ids: Sequence[UUID]) -> None:
         self._check = check
-        self._begun = time.monotonic()
-        self._asked = False
+        self._document_ids = document_ids
+        self._next = time.monotonic() + _PATIENCE
+        self._said: set[str] = set()
 
     def look(self, report: Report, done: int) -> None:
         self._check()
         report(done)
-        if not self._asked and time.monotonic() - self._begun > _PATIENCE:
-            self._asked = True
+        if time.monotonic() > self._next:
+            self._next = time.monotonic() + _PATIENCE
             if live_slots("ingest") == 0:
-                note("no ingest worker is running: start one with `ingest worker ingest` or `ingest up`")
+                self._note(NO_WORKER)
+            for pause in _pauses(self._document_ids):
+                self._note(f"waiting: {printable(str(pause))}")
+
+    def _note(self, line: str) -> None:
+        if line not in self._said:
+            self._said.add(line)
+            note(line)
+
+
+def _pauses(document_ids: Sequence[UUID]) -> list[pauses.Pause]:
+    """Give what holds these up; nearly always nothing is paused at all."""
+    with transaction(resources().engine) as connection:
+        return pauses.over(connection, document_ids) if pauses.standing(connection) else []
 
 
 def live_slots(kind: str) -> int:

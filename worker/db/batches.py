@@ -2,22 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import Connection, text
 
 from worker.db.documents import move
+from worker.db.duplicates import release_duplicates
 from worker.errors import LeaseLostError
-from worker.settings import Settings
 from worker.types import Lane, Status
 
-# Serialises dispatchers; the number has no meaning beyond being ours.
-_DISPATCH_LOCK = 7_046_029_254_386_353_132
-# What a person waits for is spread over the workers, not handed to one.
-_SHARE = {Lane.INTERACTIVE: 8, Lane.BULK: 1}
-# A document whose size is not known yet (a URI) counts as this much when a batch is filled.
-_UNKNOWN_SIZE = 65_536
 _EXPIRED = "finished_at IS NULL AND state = 'running' AND lease_expires_at < now()"
 
 
@@ -31,11 +24,6 @@ class Lease:
     lane: Lane
 
 
-def lock_dispatch(connection: Connection) -> None:
-    """Let one dispatcher at a time choose; held to the end of the transaction."""
-    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _DISPATCH_LOCK})
-
-
 def queued_count(connection: Connection, lane: Lane) -> int:
     """Count the batches that are published and not claimed."""
     found = connection.execute(
@@ -43,33 +31,6 @@ def queued_count(connection: Connection, lane: Lane) -> int:
         {"lane": lane.value},
     )
     return int(found.scalar_one())
-
-
-def count_ready(connection: Connection) -> int:
-    """Count the documents that a batch could be formed of now."""
-    found = connection.execute(
-        text("""
-            SELECT count(*) FROM documents
-            WHERE status = 'pending' AND batch_id IS NULL AND deleted_at IS NULL AND queued_at <= now()""")
-    )
-    return int(found.scalar_one())
-
-
-def form(connection: Connection, lane: Lane, settings: Settings) -> UUID | None:
-    """Form one batch of the tenant that has waited longest for its turn; None when nothing waits."""
-    for tenant_id in _next_tenants(connection, lane):
-        waiting = _waiting(connection, lane, tenant_id, settings.batch_documents // _SHARE[lane] or 1)
-        if chosen := _fill(waiting, settings.batch_bytes):
-            _note_turn(connection, lane, tenant_id)
-            return record(connection, lane, tenant_id, chosen)
-    return None
-
-
-def _note_turn(connection: Connection, lane: Lane, tenant_id: UUID) -> None:
-    connection.execute(
-        text(f"UPDATE tenants SET {lane.value}_served_at = clock_timestamp() WHERE tenant_id = :tenant_id"),
-        {"tenant_id": tenant_id},
-    )
 
 
 def record(connection: Connection, lane: Lane, tenant_id: UUID, chosen: Sequence[UUID]) -> UUID:
@@ -85,46 +46,6 @@ def record(connection: Connection, lane: Lane, tenant_id: UUID, chosen: Sequence
         {"batch_id": batch_id, "ids": list(chosen)},
     )
     return batch_id
-
-
-def _next_tenants(connection: Connection, lane: Lane) -> list[UUID]:
-    """Give a few, whose turn it is: all documents of the first may be locked by an edit under way."""
-    found = connection.execute(
-        text(f"""
-            SELECT t.tenant_id FROM tenants t
-            WHERE EXISTS (
-                SELECT 1 FROM documents d
-                WHERE d.tenant_id = t.tenant_id AND d.lane = :lane AND d.status = 'pending'
-                  AND d.batch_id IS NULL AND d.deleted_at IS NULL AND d.queued_at <= now())
-            ORDER BY t.{lane.value}_served_at NULLS FIRST, t.tenant_id LIMIT 5"""),
-        {"lane": lane.value},
-    )
-    return list(found.scalars())
-
-
-def _waiting(connection: Connection, lane: Lane, tenant_id: UUID, limit: int) -> Sequence[Row[Any]]:
-    return connection.execute(
-        text("""
-            SELECT document_id, coalesce(size_bytes, :unknown) AS size, isolated FROM documents
-            WHERE lane = :lane AND tenant_id = :tenant_id AND status = 'pending' AND batch_id IS NULL
-              AND deleted_at IS NULL AND queued_at <= now()
-            ORDER BY queued_at LIMIT :limit FOR NO KEY UPDATE SKIP LOCKED"""),
-        {"lane": lane.value, "tenant_id": tenant_id, "limit": limit, "unknown": _UNKNOWN_SIZE},
-    ).all()
-
-
-def _fill(waiting: Sequence[Row[Any]], limit: int) -> list[UUID]:
-    """Take documents up to `limit` bytes, at least one; one that is isolated goes alone."""
-    chosen: list[UUID] = []
-    size = 0
-    for row in waiting:
-        if chosen and (row.isolated or size + row.size > limit):
-            break
-        chosen.append(row.document_id)
-        size += row.size
-        if row.isolated:
-            break
-    return chosen
 
 
 def take_unclaimed(connection: Connection, lane: Lane, seconds: int) -> list[UUID]:
@@ -206,15 +127,50 @@ def finish(connection: Connection, lease: Lease) -> int:
     return int(ended.documents)
 
 
-def hand_back(connection: Connection, lease: Lease) -> None:
-    """Return what a batch still holds to the backlog, uncharged."""
-    move(
+def hand_back(connection: Connection, batch_id: UUID) -> int:
+    """Return what a claimed batch still holds to the backlog, uncharged; gives how many documents."""
+    moved = move(
         connection,
         Status.PENDING,
         where="d.batch_id = :batch_id",
         change="queued_at = now(), attempts = greatest(d.attempts - 1, 0)",
-        batch_id=lease.batch_id,
+        batch_id=batch_id,
     )
+    return len(moved)
+
+
+def cancel(connection: Connection, batch_id: UUID, *, requeue: bool) -> int | None:
+    """Take a batch from the queue, or from its worker; gives how many documents it had, None of no batch.
+
+    They are cancelled, or return to the backlog. Its worker finds that the lease is gone, and writes
+    nothing. A batch that has ended stays as it is, and has none.
+    """
+    state = connection.execute(
+        text("SELECT state FROM batches WHERE batch_id = :batch_id FOR UPDATE"), {"batch_id": batch_id}
+    ).scalar_one_or_none()
+    if state not in ("queued", "running"):
+        return None if state is None else 0
+    connection.execute(
+        text("""
+            UPDATE batches SET state = 'cancelled', lease_token = NULL, lease_expires_at = NULL,
+                   finished_at = now(), updated_at = now()
+            WHERE batch_id = :batch_id"""),
+        {"batch_id": batch_id},
+    )
+    cancelled = 0 if requeue else _cancel_documents(connection, batch_id)
+    handed_back = hand_back(connection, batch_id) + free_pending(connection, batch_id)
+    return handed_back if requeue else cancelled  # a deleted one goes back: it may be restored
+
+
+def _cancel_documents(connection: Connection, batch_id: UUID) -> int:
+    moved = move(
+        connection,
+        Status.CANCELLED,
+        where="d.batch_id = :batch_id AND d.deleted_at IS NULL",
+        batch_id=batch_id,
+    )
+    release_duplicates(connection, [row.document_id for row in moved])
+    return len(moved)
 
 
 def count_expired(connection: Connection) -> int:
@@ -239,12 +195,14 @@ def abandon_expired(connection: Connection, limit: int) -> list[UUID]:
     return list(found.scalars())
 
 
-def free_pending(connection: Connection) -> int:
-    """Return pending documents to the backlog whose batch ended without them; gives how many."""
+def free_pending(connection: Connection, batch_id: UUID | None = None) -> int:
+    """Return pending documents to the backlog that a batch, this or any, ended without; gives how many."""
+    chosen = "" if batch_id is None else "AND d.batch_id = :batch_id"
     freed = connection.execute(
-        text("""
+        text(f"""
             UPDATE documents d SET batch_id = NULL, updated_at = now()
-            WHERE d.batch_id IS NOT NULL AND d.status = 'pending' AND NOT EXISTS (
-                SELECT 1 FROM batches b WHERE b.batch_id = d.batch_id AND b.finished_at IS NULL)""")
+            WHERE d.batch_id IS NOT NULL {chosen} AND d.status = 'pending' AND NOT EXISTS (
+                SELECT 1 FROM batches b WHERE b.batch_id = d.batch_id AND b.finished_at IS NULL)"""),
+        {"batch_id": batch_id},
     )
     return freed.rowcount

@@ -36,6 +36,7 @@ TABLES: Mapping[Role, Mapping[str, str]] = {
         # what a lock of a row's key asks for; the states are maintenance's
         "segments": "SELECT, UPDATE (updated_at)",
         **_ALIVE,
+        "pauses": "SELECT, INSERT, DELETE",
         "maintenance_runs": "SELECT",
         "evaluation_runs": _RECORDED,
     },
@@ -49,7 +50,7 @@ TABLES: Mapping[Role, Mapping[str, str]] = {
     Role.MONITOR: {
         **_READ,
         **_FITS,
-        **dict.fromkeys(("batches", "heartbeats", "maintenance_runs"), "SELECT"),
+        **dict.fromkeys(("batches", "pauses", "heartbeats", "maintenance_runs"), "SELECT"),
     },
 }
 SEQUENCES: Mapping[Role, Mapping[str, str]] = {Role.INGEST: {"chunk_numbers": "USAGE"}}

@@ -30,7 +30,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from worker.types import EmbeddingType, FileType, Lane, Metric, SegmentState, Status
 
-BATCH_STATES = ("queued", "running", "finished", "abandoned")
+BATCH_STATES = ("queued", "running", "finished", "abandoned", "cancelled")
 SEGMENT_STATES = tuple(state.value for state in SegmentState)
 LANES = tuple(Lane)
 STATUSES = tuple(Status)
@@ -42,6 +42,7 @@ def schema(dimension: int, column_type: EmbeddingType) -> MetaData:
     metadata = MetaData()
     _tenants(metadata)
     _projects(metadata)
+    _pauses(metadata)
     _batches(metadata)
     _documents(metadata)
     _segments(metadata)
@@ -118,6 +119,36 @@ def _projects(metadata: MetaData) -> Table:
     )
 
 
+def _pauses(metadata: MetaData) -> Table:
+    return Table(
+        "pauses",
+        metadata,
+        _uuid_key("pause_id"),
+        Column("tenant_id", Uuid),
+        Column("project_id", Uuid),
+        Column("lane", Text),
+        Column("reason", Text),
+        Column("paused_by", Text, nullable=False),
+        *_times(),
+        PrimaryKeyConstraint("pause_id", name="pauses_pkey"),
+        ForeignKeyConstraint(
+            ["tenant_id"], ["tenants.tenant_id"], name="pauses_tenant_id_fkey", ondelete="CASCADE"
+        ),
+        ForeignKeyConstraint(
+            ["tenant_id", "project_id"],
+            ["projects.tenant_id", "projects.project_id"],
+            name="pauses_project_id_fkey",
+            ondelete="CASCADE",
+        ),
+        UniqueConstraint(
+            "tenant_id", "project_id", "lane", name="pauses_scope_key", postgresql_nulls_not_distinct=True
+        ),
+        _check("project_id IS NULL OR tenant_id IS NOT NULL", "pauses_project_check"),
+        _check(_one_of("lane", LANES), "pauses_lane_check"),
+        _check("reason <> '' AND length(reason) <= 500 AND paused_by <> ''", "pauses_words_check"),
+    )
+
+
 def _batches(metadata: MetaData) -> Table:
     return Table(
         "batches",
@@ -157,7 +188,10 @@ def _batches(metadata: MetaData) -> Table:
             " ELSE true END",
             "batches_worker_check",
         ),
-        _check("(state IN ('finished', 'abandoned')) = (finished_at IS NOT NULL)", "batches_finished_check"),
+        _check(
+            "(state IN ('finished', 'abandoned', 'cancelled')) = (finished_at IS NOT NULL)",
+            "batches_finished_check",
+        ),
         Index("batches_unfinished_idx", "state", "lane", postgresql_where=text("finished_at IS NULL")),
         Index("batches_finished_at_idx", "finished_at", postgresql_where=text("finished_at IS NOT NULL")),
     )
@@ -294,6 +328,15 @@ def _document_indexes() -> list[Index]:
             "documents_waiting_idx",
             "lane",
             "tenant_id",
+            "queued_at",
+            postgresql_where=text("status = 'pending' AND batch_id IS NULL AND deleted_at IS NULL"),
+        ),
+        # a tenant of whom some projects are paused: what the others have, without reading past theirs
+        Index(
+            "documents_waiting_project_idx",
+            "lane",
+            "tenant_id",
+            "project_id",
             "queued_at",
             postgresql_where=text("status = 'pending' AND batch_id IS NULL AND deleted_at IS NULL"),
         ),

@@ -8,6 +8,7 @@ from uuid import UUID
 from sqlalchemy import Connection, Row, text
 
 from worker.db import builds
+from worker.db.pauses import Pause, standing
 from worker.db.segments import unsealed_rows
 from worker.db.submissions import Scope
 from worker.types import Status
@@ -60,8 +61,8 @@ def documents(
     return connection.execute(
         text(f"""
             SELECT d.document_id, d.project_id, d.filename, d.source_path, d.status, d.file_type,
-                   d.size_bytes, d.total_chunks, d.attempts, d.next_attempt_at, d.error_code, d.error_message,
-                   d.duplicate_of, d.cleaned, d.metadata, d.fingerprint IS NOT NULL AS searchable,
+                   d.size_bytes, d.total_chunks, d.batch_id, d.attempts, d.next_attempt_at, d.error_code,
+                   d.error_message, d.duplicate_of, d.cleaned, d.metadata, d.fingerprint IS NOT NULL AS searchable,
                    d.created_at, d.updated_at, d.settled_at, d.deleted_at
             FROM documents d
             WHERE {scope.condition()} AND (d.document_id = ANY(:ids) OR d.source_path = ANY(:paths))
@@ -112,6 +113,7 @@ class Health:
     runs: Sequence[Row[Any]]
     oldest_waiting_seconds: float | None
     segments: "Segments"
+    paused: Sequence[Pause]
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +139,7 @@ def health(connection: Connection, alive_seconds: int) -> Health:
         runs=last_runs(connection),
         oldest_waiting_seconds=oldest_waiting_seconds(connection, None),
         segments=segments(connection),
+        paused=standing(connection),
     )
 
 

@@ -8,7 +8,9 @@ forced: the owner, and who inherits from it, works over all tenants. So do the r
 from sqlalchemy import Connection, text
 
 # Every table that bears a tenant. Its column is `tenant_id` in each.
-TENANT_TABLES = ("tenants", "projects", "batches", "documents", "chunks", "postings", "evaluation_runs")
+TENANT_TABLES = (
+    "tenants", "projects", "pauses", "batches", "documents", "chunks", "postings", "evaluation_runs",
+)  # fmt: skip
 POLICY = "tenant"
 
 # Behind the transaction that set it, the setting is the empty string. A statement that says the tenant,

@@ -1,4 +1,4 @@
-"""What producers do to `documents`: submit, cancel, delete, restore, retry. Set-based: a query a slice."""
+"""What producers do to `documents`: submit them. Set-based: a query a slice."""
 
 import base64
 import json
@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, TextClause, text
 
-from worker.db.documents import move, same_project
-from worker.db.duplicates import release_duplicates
+from worker.db.documents import same_project
 from worker.steps.fingerprint import source_key
 from worker.steps.storable import storable
-from worker.types import FileType, Lane, Status
+from worker.types import FileType, Lane
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,23 +116,49 @@ def submit(
     processed it gets a new version, which its worker finds when it finishes.
     """
     written = connection.execute(
-        text(
-            _SUBMIT.format(
-                same_project=same_project(scope.project_id, "d."),
-                same_as_input=_SAME.format(new="i"),
-                same_as_excluded=_SAME.format(new="excluded"),
-            )
-        ),
-        {
-            **scope.parameters,
-            "documents": json.dumps([_record(document) for document in documents], ensure_ascii=False),
-            "lane": lane.value,
-            "recipe": recipe,
-            "checksum": checksum,
-        },
+        _statement(_SUBMIT, scope), _parameters(scope, documents, lane, recipe, checksum=checksum)
     ).all()
     new = [row.document_id for row in written if row.requested_version == 1]
     return new, [row.document_id for row in written if row.requested_version > 1]
+
+
+def would_write(
+    connection: Connection,
+    scope: Scope,
+    documents: Sequence[Submission],
+    *,
+    lane: Lane,
+    recipe: bytes,
+    checksum: bool = False,
+) -> bool:
+    """Tell whether `submit` would find anything new or changed among these."""
+    found = connection.execute(
+        _statement(f"{_CHANGED} SELECT EXISTS (SELECT FROM changed)", scope),
+        _parameters(scope, documents, lane, recipe, checksum=checksum),
+    )
+    return bool(found.scalar_one())
+
+
+def _statement(statement: str, scope: Scope) -> TextClause:
+    return text(
+        statement.format(
+            same_project=same_project(scope.project_id, "d."),
+            same_as_input=_SAME.format(new="i"),
+            same_as_excluded=_SAME.format(new="excluded"),
+        )
+    )
+
+
+def _parameters(
+    scope: Scope, documents: Sequence[Submission], lane: Lane, recipe: bytes, *, checksum: bool
+) -> dict[str, Any]:
+    return {
+        **scope.parameters,
+        "documents": json.dumps([_record(document) for document in documents], ensure_ascii=False),
+        "lane": lane.value,
+        "recipe": recipe,
+        "checksum": checksum,
+    }
 
 
 class Present(NamedTuple):
@@ -224,8 +249,9 @@ _SAME = """
 # The condition is asked twice: first so that nothing is written for what is unchanged, and again where
 # a row appeared in between: of two equal submissions at once, the second is no change.
 # `json` and not `jsonb`: a string of jsonb is limited to 256 MB, and inline content may come near it.
+# What waits in a batch leaves it for another lane: it would come no sooner than its neighbours.
 # The fingerprint is that of worker/steps/fingerprint.py; a test holds the two together.
-_SUBMIT = """
+_CHANGED = """
 WITH input AS (
     SELECT i.source_path, decode(i.source_key, 'hex') AS source_key, i.filename, i.file_type, i.language,
            i.size_bytes,
@@ -239,7 +265,10 @@ WITH input AS (
     LEFT JOIN documents d ON d.tenant_id = :tenant_id AND {same_project}
         AND d.source_key = i.source_key AND d.deleted_at IS NULL
     WHERE d.document_id IS NULL OR :checksum OR NOT ({same_as_input})
-)
+)"""
+_SUBMIT = (
+    _CHANGED
+    + """
 INSERT INTO documents AS d
     (tenant_id, project_id, source_path, source_key, filename, file_type, language, size_bytes,
      source_modified_at, content, metadata, lane)
@@ -254,52 +283,12 @@ ON CONFLICT (tenant_id, project_id, source_key) WHERE deleted_at IS NULL DO UPDA
                              THEN coalesce(d.searched_metadata, nullif(d.metadata, excluded.metadata)) END,
     metadata = excluded.metadata, lane = excluded.lane, requested_version = d.requested_version + 1,
     status = CASE d.status WHEN 'processing' THEN 'processing' ELSE 'pending' END,
+    batch_id = CASE WHEN d.status = 'pending' AND d.lane <> excluded.lane THEN NULL ELSE d.batch_id END,
     attempts = 0, isolated = false, duplicate_of = NULL, next_attempt_at = NULL, error_code = NULL,
     error_message = NULL, settled_at = NULL, queued_at = now(), updated_at = now()
 WHERE :checksum OR NOT ({same_as_excluded})
 RETURNING d.document_id, d.requested_version"""
-
-
-# A call for a whole tenant goes in slices of this many documents: each is a transaction of bounded length.
-SLICE = 5_000
-
-
-def cancel(connection: Connection, scope: Scope, document_ids: Sequence[UUID] | None) -> int:
-    """Cancel what is not settled: these documents, or a slice of the scope's; gives how many.
-
-    What was searchable stays so.
-    """
-    chosen = "" if document_ids is None else " AND d.document_id = ANY(:ids)"
-    moved = move(
-        connection,
-        Status.CANCELLED,
-        where=f"{scope.condition()} AND d.deleted_at IS NULL{chosen}",
-        most=SLICE if document_ids is None else None,
-        ids=list(document_ids or ()),
-        **scope.parameters,
-    )
-    release_duplicates(connection, [row.document_id for row in moved])
-    return len(moved)
-
-
-def retry(
-    connection: Connection, scope: Scope, document_ids: Sequence[UUID] | None, error_code: str | None = None
-) -> int:
-    """Make failed and cancelled documents pending again: these, or a slice of the scope's; gives how many."""
-    chosen = "" if document_ids is None else " AND d.document_id = ANY(:ids)"
-    if error_code is not None:
-        chosen += " AND d.error_code = :error_code"
-    moved = move(
-        connection,
-        Status.PENDING,
-        where=f"{scope.condition()} AND d.deleted_at IS NULL AND d.status IN ('failed', 'cancelled'){chosen}",
-        change="attempts = 0, isolated = false, queued_at = now(), error_code = NULL, error_message = NULL",
-        most=SLICE if document_ids is None else None,
-        ids=list(document_ids or ()),
-        error_code=error_code,
-        **scope.parameters,
-    )
-    return len(moved)
+)
 
 
 def live_paths(connection: Connection, scope: Scope, prefixes: Sequence[str]) -> list[tuple[UUID, str]]:
