@@ -8,6 +8,7 @@ from worker.cli import (
     demo,
     doctor,
     evaluate,
+    flower,
     load,
     maintain,
     migrate,
@@ -22,7 +23,7 @@ from worker.cli import (
 
 _FAMILIES = (
     add, load, status, search, evaluate, rate, change, project, migrate, roles, doctor, maintain, processes,
-    up, demo,
+    flower, up, demo,
 )  # fmt: skip
 
 
