@@ -14,7 +14,7 @@ from uuid import UUID
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.errors import BufferLostError
+from worker.errors import IngestError
 from worker.steps.copyrows import HEADER, NO_VECTOR, TRAILER, CopyStream, Row, encode_vectors, row_fields
 from worker.steps.postings import copy_parts
 from worker.steps.terms import Vocabulary
@@ -25,6 +25,10 @@ Vector = NDArray[np.floating]
 
 _ROWS_A_PART = 64
 _CHUNKS_A_PART = 4_096
+
+
+class BufferLostError(IngestError):
+    """The disk refused what waits to be written: what was buffered is not whole, and must not be written."""
 
 
 class RowBuffer:

@@ -73,10 +73,6 @@ class Interrupted(IngestError):  # noqa: N818 -- no error: a person ended it
     exit_code = Exit.INTERRUPTED
 
 
-class BufferLostError(IngestError):
-    """The disk refused what waits to be written: what was buffered is not whole, and must not be written."""
-
-
 class NoAnswerError(IngestError):
     """Nobody answered in time."""
 

@@ -22,12 +22,12 @@ from uuid import UUID
 from sqlalchemy.exc import DBAPIError
 
 from worker import sources
-from worker.buffer import RowBuffer
+from worker.buffer import BufferLostError, RowBuffer
 from worker.db import batches, documents, duplicates
 from worker.db.documents import Claimed, Settled
 from worker.db.engine import transaction
 from worker.encoding import Encoder, Work
-from worker.errors import BufferLostError, DocumentError, LeaseLostError, SkipDocument, TransientError
+from worker.errors import DocumentError, LeaseLostError, SkipDocument, TransientError
 from worker.lease import Heartbeat
 from worker.patience import patiently
 from worker.resources import Resources

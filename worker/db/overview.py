@@ -101,6 +101,18 @@ def server_version(connection: Connection) -> str:
     return str(connection.execute(text("SHOW server_version")).scalar_one()).partition(" ")[0]
 
 
+def take_room(connection: Connection) -> None:
+    """Take a megabyte of the disk this database is on, until the transaction ends.
+
+    Small writes succeed on a full disk for a while: into pages that are there. A replica takes nothing.
+    """
+    if not connection.execute(text("SELECT pg_is_in_recovery()")).scalar_one():
+        connection.execute(text("SET LOCAL temp_tablespaces = ''"))
+        connection.execute(
+            text("CREATE TEMP TABLE room AS SELECT md5(n::text) FROM generate_series(1, 16000) n")
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Health:
     """What the tables say of the system: living processes by kind, each chore's last run."""
