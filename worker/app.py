@@ -57,6 +57,7 @@ def configuration(settings: Settings) -> dict[str, Any]:
         "worker_log_format": "%(levelname)s %(name)s %(message)s",
         "worker_task_log_format": "%(levelname)s %(task_name)s %(message)s",
         "beat_schedule": schedule(settings),
+        "beat_scheduler": "worker.timetable:DiskTolerantScheduler",
         "beat_schedule_filename": str(settings.data_dir / "beat-schedule"),
         "imports": ["worker.tasks", "worker.lifecycle"],
         "enable_utc": True,

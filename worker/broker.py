@@ -44,7 +44,9 @@ def require_broker(settings: Settings) -> None:
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise BrokerUnavailableError(
             f"the broker at {where} is not usable: {said}",
-            "check that the Redis server runs there and that BROKER_URL names it and its password",
+            "free some space on the Redis server's disk"
+            if "No space left" in said
+            else "check that the Redis server runs there and that BROKER_URL names it and its password",
         ) from None
     policy = eviction_policy(client)
     client.close()

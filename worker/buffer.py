@@ -14,6 +14,7 @@ from uuid import UUID
 import numpy as np
 from numpy.typing import NDArray
 
+from worker.errors import IngestError
 from worker.steps.copyrows import HEADER, NO_VECTOR, TRAILER, CopyStream, Row, encode_vectors, row_fields
 from worker.steps.postings import copy_parts
 from worker.steps.terms import Vocabulary
@@ -24,6 +25,10 @@ Vector = NDArray[np.floating]
 
 _ROWS_A_PART = 64
 _CHUNKS_A_PART = 4_096
+
+
+class BufferLostError(IngestError):
+    """The disk refused what waits to be written: what was buffered is not whole, and must not be written."""
 
 
 class RowBuffer:
@@ -52,7 +57,20 @@ class RowBuffer:
         return len(self._rows)
 
     def append(self, rows: Sequence[Row], vectors: Sequence[Vector | None]) -> None:
-        """Add rows with their vectors, which are big-endian, of the column's type and of one dimension."""
+        """Add rows with their vectors, which are big-endian, of the column's type and of one dimension.
+
+        Raises BufferLostError where the disk refuses: then the rows before are lost as well.
+        """
+        try:
+            self._append(rows, vectors)
+        except OSError as error:
+            # the file may have taken a part, of rows that were in memory until now, too
+            raise BufferLostError(
+                f"the disk under {tempfile.gettempdir()} refuses what waits to be written: {error.strerror}",
+                "free some space there, or set TMPDIR to a folder of another disk",
+            ) from None
+
+    def _append(self, rows: Sequence[Row], vectors: Sequence[Vector | None]) -> None:
         if len(rows) != len(vectors):
             raise ValueError(f"{len(vectors)} vectors came for {len(rows)} rows")
         encoded = encode_vectors([vector for vector in vectors if vector is not None])

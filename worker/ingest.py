@@ -22,7 +22,7 @@ from uuid import UUID
 from sqlalchemy.exc import DBAPIError
 
 from worker import sources
-from worker.buffer import RowBuffer
+from worker.buffer import BufferLostError, RowBuffer
 from worker.db import batches, documents, duplicates, pauses
 from worker.db.documents import Claimed, Settled
 from worker.db.engine import transaction
@@ -178,6 +178,9 @@ class BatchRun:
             except HandBackError:
                 self._charge_if_overdue(group, first=not done)
                 break
+            except BufferLostError as lost:
+                self._put_off_all(works, TransientError("worker_disk", str(lost)))
+                return []
             self._heart.progress = len(self.settled) + len(done)
             report(self._heart.progress, len(self.settled) + len(works))
         return done
@@ -193,7 +196,7 @@ class BatchRun:
             return group if self._guard(work.document, partial(encoder.encode, group)) else []
         try:
             encoder.encode(group)
-        except (DBAPIError, LeaseLostError, HandBackError):
+        except (DBAPIError, LeaseLostError, HandBackError, BufferLostError):
             raise
         except Exception:  # noqa: BLE001 -- whatever it is, `_guard` gives it to the document it belongs to
             return [work for alone in group for work in self._encode(encoder, [alone])]
@@ -203,12 +206,16 @@ class BatchRun:
         """Charge a document that by itself takes longer than a batch may: it may be poison."""
         if first and self._heart.overdue and not self._stopping():
             limit = self._resources.settings.task_soft_time_limit
-            error = TransientError("time_limit", f"not done within TASK_SOFT_TIME_LIMIT, {limit} s")
-            decided = {outcome.document_id for outcome in self.settled}
-            decided |= {document.document_id for document, _ in self.later}
-            for work in group:
-                if work.document.document_id not in decided:
-                    self._put_off(work.document, error)
+            message = f"not done within TASK_SOFT_TIME_LIMIT, {limit} s"
+            self._put_off_all(group, TransientError("time_limit", message))
+
+    def _put_off_all(self, works: Sequence[Work], error: TransientError) -> None:
+        """Put off what is not decided yet."""
+        decided = {outcome.document_id for outcome in self.settled}
+        decided |= {document.document_id for document, _ in self.later}
+        for work in works:
+            if work.document.document_id not in decided:
+                self._put_off(work.document, error)
 
     def _guard(self, document: Claimed, step: Callable[[], T]) -> T | None:
         """Run a document's step; an error becomes that document's outcome, and no other's."""
@@ -220,7 +227,7 @@ class BatchRun:
             self._put_off(document, error)
         except DocumentError as error:
             self.settled.append(ended(document, Status.FAILED, error))
-        except (DBAPIError, LeaseLostError, HandBackError):
+        except (DBAPIError, LeaseLostError, HandBackError, BufferLostError):
             raise
         except Exception as error:  # a fault of ours must not take its neighbours along
             log.exception("document failed", extra={"document": str(document.document_id)})

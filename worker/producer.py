@@ -32,7 +32,7 @@ from worker.document import Document
 from worker.errors import BrokerUnavailableError, DatabaseUnavailableError, IngestError, NoAnswerError
 from worker.loading import load
 from worker.operating import cancel_batch, pause, paused, resume
-from worker.queries import read_query
+from worker.queries import Query, read_query
 from worker.rating import Run, rate, runs
 from worker.resources import resources
 from worker.steps.storable import storable
@@ -212,7 +212,7 @@ def search(text: str | None = None, **fields: Any) -> Answer:
     within SEARCH_TIMEOUT_SECONDS, BrokerUnavailableError and DatabaseUnavailableError where these are away.
     """
     query = read_query(fields | {"text": text})
-    answer = _asked(query.as_json())
+    answer = _asked(query)
     if "error" in answer:
         raise _kind_of(answer)(answer["error"], answer["hint"])
     return read_answer(answer["answer"])
@@ -224,7 +224,7 @@ def _kind_of(answer: Mapping[str, Any]) -> type[IngestError]:
     return NoAnswerError if answer.get("late") else IngestError
 
 
-def _asked(query: Mapping[str, Any]) -> dict[str, Any]:
+def _asked(query: Query) -> dict[str, Any]:
     from celery.exceptions import TimeoutError as NoResultError
     from celery.exceptions import WorkerLostError
     from kombu.exceptions import OperationalError
@@ -238,7 +238,10 @@ def _asked(query: Mapping[str, Any]) -> dict[str, Any]:
         app.backend.client.ping()
         result = app.send_task(
             TaskName.SEARCH_QUERY.value,
-            kwargs={"query": query},
+            kwargs={"query": query.as_json()},
+            # what Flower shows: not the words
+            argsrepr=f"({query.tenant}: {query.mode}, {query.k} results)",
+            kwargsrepr="not shown",
             queue=Queue.SEARCH.value,
             expires=seconds,
             retry=False,

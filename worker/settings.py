@@ -128,6 +128,7 @@ class Settings(ScheduleSettings):
     flower_port: Annotated[int, Field(ge=1, le=65_535)] = 5555
     flower_address: str = "127.0.0.1"
     flower_basic_auth: SecretStr | None = None
+    flower_read_only: bool = False
 
     @field_validator("database_url", "direct_database_url", "search_database_url", "maintenance_database_url")
     @classmethod

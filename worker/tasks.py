@@ -30,8 +30,22 @@ _REPORT_SECONDS = 1
 _CHORE_SECONDS = 86_400
 
 
+class Told:
+    """What a task gives: stored in full for who waits for it, shown by Flower as one line."""
+
+    def __init__(self, result: Mapping[str, Any], line: str) -> None:
+        self._result, self._line = result, line
+
+    def __json__(self) -> Mapping[str, Any]:
+        """Give what is stored; kombu asks for it."""
+        return self._result
+
+    def __repr__(self) -> str:
+        return self._line
+
+
 @shared_task(name=TaskName.INGEST_BATCH.value, bind=True, max_retries=5)
-def ingest_batch_task(self: Task, batch_id: str) -> dict[str, Any]:
+def ingest_batch_task(self: Task, batch_id: str) -> Told:
     """Process one batch; gives its counts for Flower. What became of it is in the database."""
     told = time.monotonic()
 
@@ -51,7 +65,7 @@ def ingest_batch_task(self: Task, batch_id: str) -> dict[str, Any]:
         )
     except LeaseLostError:
         log.warning("batch %s was taken away; nothing of it was written here", batch_id)
-        return {"batch": batch_id, "outcome": "lease lost"}
+        return Told({}, "lease lost: cancelled, or another worker has it")
     except SQLAlchemyError as error:
         # Before the claim this tries again; after it, the message finds no queued batch, and the
         # lease runs out.
@@ -61,13 +75,28 @@ def ingest_batch_task(self: Task, batch_id: str) -> dict[str, Any]:
     if not stopping():
         fill_window(resources())
     if counts is None:
-        return {"batch": batch_id, "outcome": "not ours"}
+        return Told({}, "nothing to do: another worker has it, or had it")
     log.info("batch %s done: %s", batch_id, counts)
-    return {"batch": batch_id, **counts}
+    done = ", ".join(f"{number} {status}" for status, number in counts.items())
+    return Told(counts, done or "handed back")
 
 
 @shared_task(name=TaskName.SEARCH_QUERY.value, ignore_result=False)
-def search_task(query: Mapping[str, Any]) -> dict[str, Any]:
+def search_task(query: Mapping[str, Any]) -> Told:
+    """Answer a search for who waits at the result backend; nothing of what was found is shown."""
+    answered = answer_query(query)
+    return Told(answered, _searched(answered))
+
+
+def _searched(answered: Mapping[str, Any]) -> str:
+    answer = answered.get("answer")
+    if answer is None:
+        return "no answer" if {"late", "outage"} & answered.keys() else "refused"
+    without = f", without {' and '.join(answer['dropped'])}" if answer["dropped"] else ""
+    return f"{len(answer['hits'])} hits, {answer['mode']}{without}"
+
+
+def answer_query(query: Mapping[str, Any]) -> dict[str, Any]:
     """Answer a search with {"answer": …} or {"error": …, "hint": …}; never a traceback."""
     try:
         return {"answer": as_json(search(resources(), read_query(query)))}
@@ -84,14 +113,25 @@ def search_task(query: Mapping[str, Any]) -> dict[str, Any]:
 def _chore_task(name: TaskName, chore: str) -> None:
     # an index build takes as long as it takes; it is watched, and cancelled when its worker stops
     @shared_task(name=name.value, ignore_result=True, time_limit=_CHORE_SECONDS)
-    def run() -> dict[str, Any]:
+    def run() -> Told:
         try:
-            return run_chore(resources(), chore, stopping=stopping, scheduled=True)
+            did = run_chore(resources(), chore, stopping=stopping, scheduled=True)
         except SQLAlchemyError as error:
             if not is_retryable(error):
                 raise
             log.warning("%s: the database is away or busy: %s", name.value, describe(error))
-            return {"outcome": "failed"}
+            return Told({}, "failed: the database is away or busy")
+        return Told(did, _chore_did(did))
+
+
+def _chore_did(did: Mapping[str, Any]) -> str:
+    """Say what a chore did: what is zero or empty is left out."""
+    facts = [
+        f"{name.replace('_', ' ')} {' '.join(map(str, value)) if isinstance(value, list) else value}"
+        for name, value in did.items()
+        if value and name != "outcome"
+    ]
+    return ": ".join([did["outcome"], *([", ".join(facts)] if facts else [])])
 
 
 for _name in TaskName:

@@ -1,15 +1,20 @@
 """The schedule as beat reads it: a timing, and how much later than that each run of a chore is sent."""
 
+import logging
 import random
 from datetime import UTC, datetime, timedelta
+from shelve import Shelf
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from celery.beat import PersistentScheduler
 from celery.schedules import BaseSchedule, schedstate
 
 from worker.scheduling import OFF, next_due, period
 from worker.settings import Settings
 from worker.types import Queue, TaskName
+
+log = logging.getLogger(__name__)
 
 
 class Timetable(BaseSchedule):
@@ -48,6 +53,45 @@ class Timetable(BaseSchedule):
 
     def __repr__(self) -> str:
         return f"<{self.timing} {self.zone} +{self.offset:.0f} s>"
+
+
+class DiskTolerantScheduler(PersistentScheduler):
+    """Beat's scheduler: where its file cannot be written, it goes on without.
+
+    Celery's does not start then; and told to stop, it fails to save, in the middle of a broad `except`, and
+    runs on. What is lost is when crontabs were last due, and those of a chore are in the database.
+    """
+
+    _kept = True
+
+    def _open_schedule(self) -> Any:
+        return super()._open_schedule() if self._kept else Shelf({}, writeback=True)
+
+    def setup_schedule(self) -> None:
+        """Read the file, or do without it."""
+        try:
+            super().setup_schedule()
+        except OSError as error:
+            self._warn(error)
+            self._kept = False
+            super().setup_schedule()
+
+    def sync(self) -> None:
+        """Write the file, where that can be done."""
+        try:
+            super().sync()
+        except OSError as error:
+            self._warn(error)
+
+    def close(self) -> None:
+        """End, with the file written where that can be done."""
+        try:
+            super().close()
+        except OSError as error:
+            self._warn(error)
+
+    def _warn(self, error: OSError) -> None:
+        log.warning("beat's schedule is not saved: %s", error)
 
 
 def schedule(settings: Settings) -> dict[str, dict[str, Any]]:

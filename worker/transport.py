@@ -4,8 +4,11 @@ Once a connection has broken, kombu 5.7 closes its channel. An acknowledgement t
 the putting back of what was not acknowledged, then ask the closed channel for its server's address:
 an AttributeError, "Unrecoverable error", and the worker is gone. Said as a connection error, both are
 logged and left: the batch is in the database, and its message, delivered again, finds it done.
+So does a server that takes no writes for a while, as its disk is full or it became a replica: to wait for a
+message is a write.
 """
 
+import time
 from typing import Any
 
 from celery import current_app
@@ -13,9 +16,11 @@ from kombu.exceptions import DecodeError
 from kombu.transport import TRANSPORT_ALIASES, redis
 from kombu.transport.virtual import Message
 from redis.exceptions import ConnectionError as BrokerConnectionError
+from redis.exceptions import ReadOnlyError, ResponseError
 
 # Metadata of documents may be 50 deep; a message holds a few levels beside.
 DEEPEST = 100
+_PAUSE_SECONDS = 1
 REFUSAL = {"error": f"the request is nested over {DEEPEST} deep", "hint": "a filter needs few levels"}
 
 
@@ -60,6 +65,15 @@ class Channel(redis.Channel):
         if self.connection is None or self.connection.client is None:
             raise BrokerConnectionError("the channel to the broker is closed")
         return super()._connparams(asynchronous)  # type: ignore[no-untyped-call] # kombu's
+
+    def _brpop_read(self, **options: Any) -> Any:
+        try:
+            return super()._brpop_read(**options)  # type: ignore[no-untyped-call] # kombu's
+        except ResponseError as error:
+            if not (isinstance(error, ReadOnlyError) or str(error).startswith("MISCONF")):
+                raise
+            time.sleep(_PAUSE_SECONDS)  # it lets us connect: without it we should be back at once
+            raise BrokerConnectionError(f"the broker takes no writes: {error}") from None
 
 
 class Transport(redis.Transport):

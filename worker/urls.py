@@ -118,8 +118,13 @@ def _printable(name: str) -> str:
 
 
 def masked(url: SecretStr | str) -> str:
-    """Render a URL for people: no user, no password, no query."""
+    """Render a URL for people: no user, no password, no options but the hosts that stand there."""
     text = url.get_secret_value() if isinstance(url, SecretStr) else url
     scheme, _, rest = text.partition("://")
     place = _place(rest)
-    return f"{scheme}://{place if place and not place.startswith('/') else 'local socket' + place}"
+    if place and not place.startswith("/"):
+        return f"{scheme}://{place}"
+    options = parse_qsl(rest.rpartition("@")[2].partition("?")[2])  # behind all that may be a password
+    hosts = ",".join(value for name, value in options if name == "host")
+    named = hosts and "/" not in hosts
+    return f"{scheme}://{hosts if named else 'local socket'}{place}"

@@ -17,7 +17,7 @@ from worker.settings import Settings
 from worker.steps import bm25
 from worker.steps.fusion import DEPTH, WEIGHTS
 from worker.steps.question import MOST_PHRASES, MOST_WORDS
-from worker.tasks import search_task
+from worker.tasks import answer_query
 from worker.types import Answer, Hit
 
 TEXT = (Path(__file__).parents[2] / "docs/search.md").read_text()
@@ -69,7 +69,7 @@ def test_every_limit_is_what_it_is(limit: float, said: str) -> None:
 
 def test_every_stage_is_named(settings: Settings) -> None:
     submit([Document.text("We open at nine.", source_path="a")])
-    answer = search_task({"text": "open", "record": True})["answer"]
+    answer = answer_query({"text": "open", "record": True})["answer"]
     assert set(answer["latency_ms"]) - CODE == set()
 
 
@@ -86,7 +86,7 @@ def test_every_example_is_answered() -> None:
     assert QUERIES
     assert {name for given in FILTERS for name in given} >= Filter.model_fields.keys() - {"updated"}
     for query in [*QUERIES, *({"text": "open", "tenant": "acme", "filter": given} for given in FILTERS)]:
-        told = search_task(json.loads(json.dumps(query)))
+        told = answer_query(json.loads(json.dumps(query)))
         if "like" in query:
             assert told["error"] == f"there is no chunk or document {UUID(query['like'][0])}"
         else:

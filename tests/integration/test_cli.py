@@ -519,7 +519,10 @@ def test_beat_and_flower_stop_when_their_terminal_closes(
     log = tmp_path / "log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command(name), stdout=output, stderr=output, env={**os.environ, "FLOWER_PORT": free_port}
+            command(name),
+            stdout=output,
+            stderr=output,
+            env={**os.environ, "FLOWER_PORT": free_port, "FLOWER_BASIC_AUTH": "user:password"},
         )
     until(lambda: process.poll() is not None or said in log.read_text())
     process.send_signal(signal.SIGHUP)

@@ -22,7 +22,7 @@ from worker.queries import read_query
 from worker.resources import Resources
 from worker.searching import search
 from worker.settings import Settings, read_settings
-from worker.tasks import search_task
+from worker.tasks import answer_query
 from worker.types import GivenChunk, Hit
 
 Drain = Callable[[], dict[str, int]]
@@ -257,7 +257,7 @@ def test_vector_needs_no_text(ask: Ask, drain: Drain, resources: Resources) -> N
 
 def told(**arguments: Any) -> Any:
     """What the task answers, through the wire."""
-    answer = search_task(**json.loads(json.dumps(arguments)))
+    answer = answer_query(**json.loads(json.dumps(arguments)))
     return json.loads(json.dumps(answer, allow_nan=False))
 
 

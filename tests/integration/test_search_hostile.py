@@ -25,7 +25,7 @@ from worker.queries import read_query
 from worker.resources import Resources
 from worker.searching import search
 from worker.settings import Settings
-from worker.tasks import search_task
+from worker.tasks import answer_query
 from worker.types import Answer
 
 Drain = Callable[[], dict[str, int]]
@@ -91,7 +91,7 @@ def by_call(resources: Resources, given: dict[str, Any]) -> Told:
 
 def by_task(given: dict[str, Any]) -> Told:
     """Ask the task, through JSON as Celery writes it."""
-    told = json.loads(json.dumps(search_task(**json.loads(json.dumps({"query": given}))), allow_nan=False))
+    told = json.loads(json.dumps(answer_query(**json.loads(json.dumps({"query": given}))), allow_nan=False))
     assert not told.get("outage"), told
     return (read_answer(told["answer"]), None) if "answer" in told else (None, (told["error"], told["hint"]))
 
@@ -401,10 +401,10 @@ class TestLate:
 
     @pytest.mark.usefixtures("bait", "late_postings")
     def test_search_without_an_answer_in_time_is_told_from_one_that_cannot_be_answered(self) -> None:
-        told = search_task({"text": "ship", "mode": "keyword"})
+        told = answer_query({"text": "ship", "mode": "keyword"})
         assert told["error"] == "the search took too long: keyword"
         assert producer._kind_of(told) is NoAnswerError
-        assert producer._kind_of(search_task({"text": ""})) is IngestError
+        assert producer._kind_of(answer_query({"text": ""})) is IngestError
 
 
 @pytest.fixture

@@ -9,9 +9,10 @@ import pytest
 
 from worker.cli.checks import Server, State, check_pgvector, judge_disk
 from worker.cli.corpus import first_words, queries_of
+from worker.cli.flower import flower_environment
 from worker.cli.inputs import parse_metadata
 from worker.cli.output import age, columns, count, emit, printable
-from worker.cli.processes import Kind, flower_environment, require_auth, worker_options
+from worker.cli.processes import Kind, worker_options
 from worker.cli.startup import OneLine
 from worker.cli.vitals import judge
 from worker.db.overview import Health, Segments
@@ -105,22 +106,21 @@ def test_worker_takes_what_a_person_waits_for_first() -> None:
 
 
 def test_flower_gets_its_password_by_the_environment() -> None:
-    environment = flower_environment(settings(flower_basic_auth="user:secret", flower_port=5556))
-    assert environment == {
+    given = {"flower_basic_auth": "user:secret", "flower_port": 5556, "flower_read_only": True}
+    assert flower_environment(settings(**given)) == {
         "FLOWER_ADDRESS": "127.0.0.1",
         "FLOWER_PORT": "5556",
         "FLOWER_BASIC_AUTH": "user:secret",
+        "FLOWER_READ_ONLY": "true",
+        "FLOWER_UNAUTHENTICATED_API": "false",
     }
 
 
-def test_flower_without_password_stays_on_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flower_without_a_password_is_refused_on_every_address(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FLOWER_BASIC_AUTH", raising=False)
-    for address in ("127.0.0.1", "::1", "localhost"):
-        require_auth(settings(flower_address=address))
-    require_auth(settings(flower_address="0.0.0.0", flower_basic_auth="user:secret"))
-    for address in ("0.0.0.0", "flower.example"):
+    for address in ("127.0.0.1", "0.0.0.0", "flower.example"):
         with pytest.raises(SettingsError, match="FLOWER_BASIC_AUTH"):
-            require_auth(settings(flower_address=address))
+            flower_environment(settings(flower_address=address))
 
 
 def test_log_record_is_one_line_with_its_fields() -> None:

@@ -301,6 +301,9 @@ def test_masked_shows_where_and_nothing_else() -> None:
     assert masked(BROKER) == "redis://host:6379/0"
     assert masked("postgresql://user:hush@host/name?password=hush") == "postgresql://host/name"
     assert masked("postgresql://user:hush@/name?host=/run/pg") == "postgresql://local socket/name"
+    for hosts in ("host=one:5432&host=two:5432", "host=one:5432,two:5432"):
+        assert masked(f"postgresql://u:hush@/name?{hosts}&x=hush") == "postgresql://one:5432,two:5432/name"
+    assert "hush" not in masked("postgresql://u:a@b?host=hush&x=@/name")
     assert (
         masked("redis+socket:///run/redis.sock?password=hush") == "redis+socket://local socket/run/redis.sock"
     )

@@ -11,7 +11,7 @@ from redis import RedisError
 from worker import broker
 from worker.db import overview, schema
 from worker.db.engine import reach
-from worker.errors import BrokerUnavailableError, IngestError
+from worker.errors import BrokerUnavailableError, IngestError, SchemaError
 from worker.settings import Settings, masked
 
 _LITTLE_SHARE = 0.05
@@ -63,10 +63,23 @@ def check_database(settings: Settings) -> tuple[Server | None, list[Finding]]:
     try:
         server = ask_server(settings)
     except IngestError as error:
-        names = ("pgvector", "migrations")
+        names = ("database disk", "pgvector", "migrations")
         return None, [Finding("database", State.FAILED, error.message, error.hint), *map(unchecked, names)]
     where = f"PostgreSQL {server.version} at {masked(settings.database_url)}"
-    return server, [Finding("database", State.OK, where), check_pgvector(server), check_revision(server)]
+    found = [Finding("database", State.OK, where), check_room(settings)]
+    return server, [*found, check_pgvector(server), check_revision(server)]
+
+
+def check_room(settings: Settings) -> Finding:
+    """Look whether the server can write: how much room its disk has left, it does not say."""
+    name = "database disk"
+    try:
+        reach(settings.database_url, overview.take_room)
+    except SchemaError:  # the role may make no temporary table
+        return unchecked(name)
+    except IngestError as error:
+        return Finding(name, State.FAILED, error.message, error.hint)
+    return Finding(name, State.OK, "takes rows")
 
 
 def check_other_databases(settings: Settings) -> list[Finding]:

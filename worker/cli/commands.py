@@ -8,6 +8,7 @@ from worker.cli import (
     demo,
     doctor,
     evaluate,
+    flower,
     load,
     maintain,
     migrate,
@@ -23,7 +24,7 @@ from worker.cli import (
 
 _FAMILIES = (
     add, load, status, search, evaluate, rate, change, pause, project, migrate, roles, doctor, maintain,
-    processes, up, demo,
+    processes, flower, up, demo,
 )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""`ingest worker`, `beat`, `flower`: the processes of the Procfile, each Celery in this process."""
+"""`ingest worker` and `ingest beat`: the processes of the Procfile that are Celery in this process."""
 
 import os
 import signal
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from worker.errors import SettingsError, StackError
+from worker.errors import StackError
 from worker.types import Queue
 
 if TYPE_CHECKING:  # imports cost, and --help must not
@@ -40,7 +40,7 @@ _SEARCHES_A_PROCESS = 100_000
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    for command in (worker, beat, flower):
+    for command in (worker, beat):
         app.command(command.__name__)(command)
 
 
@@ -121,53 +121,3 @@ def beat() -> None:
     from worker.app import app
 
     app.Beat(loglevel=settings.log_level, quiet=True).run()
-
-
-def flower() -> None:
-    """Run Flower, which shows workers and tasks, in the foreground."""
-    from worker.cli.startup import log, prepare
-    from worker.settings import export, load_settings
-
-    require_auth(load_settings())
-    settings = prepare()
-    export(flower_environment(settings))
-    from click import Abort
-
-    from worker.app import app
-
-    log.info("Flower at http://%s:%s", settings.flower_address, settings.flower_port)
-    try:
-        app.start(["--quiet", "flower"])
-    except Abort:  # click's word for Ctrl-C before Flower answers it
-        raise KeyboardInterrupt from None
-    except OSError as error:
-        raise StackError(
-            f"port {settings.flower_port}, meant for Flower, cannot be used: {error.strerror}",
-            "stop the program that has it, or set FLOWER_PORT to a free port",
-        ) from None
-
-
-def flower_environment(settings: "Settings") -> dict[str, str]:
-    """Give what Flower reads from the environment: the password must not be in the process list."""
-    environment = {"FLOWER_ADDRESS": settings.flower_address, "FLOWER_PORT": str(settings.flower_port)}
-    if settings.flower_basic_auth is not None:
-        environment["FLOWER_BASIC_AUTH"] = settings.flower_basic_auth.get_secret_value()
-    return environment
-
-
-def require_auth(settings: "Settings") -> None:
-    """Refuse to open Flower to a network without a password. Raises SettingsError."""
-    if settings.flower_basic_auth is None and not _loopback(settings.flower_address):
-        raise SettingsError(
-            f"Flower would be open to everybody who reaches {settings.flower_address}",
-            "set FLOWER_BASIC_AUTH=user:password, or FLOWER_ADDRESS=127.0.0.1",
-        )
-
-
-def _loopback(address: str) -> bool:
-    import ipaddress
-
-    try:
-        return ipaddress.ip_address(address).is_loopback
-    except ValueError:
-        return address == "localhost"

@@ -191,6 +191,7 @@ def unavailable(
             "lock timeout",
             "another session holds what is needed: try again, then `ingest doctor`",
         ),
+        ("No space left on device", "free some space on its disk: docs/operations/full-disk.md"),
         ("too many clients", "lower the worker count or raise max_connections"),
     ):
         if sign in said:

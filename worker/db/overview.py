@@ -62,8 +62,8 @@ def documents(
         text(f"""
             SELECT d.document_id, d.project_id, d.filename, d.source_path, d.status, d.file_type,
                    d.size_bytes, d.total_chunks, d.batch_id, d.attempts, d.next_attempt_at, d.error_code,
-                   d.error_message, d.duplicate_of, d.cleaned, d.metadata, d.fingerprint IS NOT NULL AS searchable,
-                   d.created_at, d.updated_at, d.settled_at, d.deleted_at
+                   d.error_message, d.duplicate_of, d.cleaned, d.metadata,
+                   d.fingerprint IS NOT NULL AS searchable, d.created_at, d.updated_at, d.settled_at, d.deleted_at
             FROM documents d
             WHERE {scope.condition()} AND (d.document_id = ANY(:ids) OR d.source_path = ANY(:paths))
             ORDER BY d.created_at DESC"""),
@@ -100,6 +100,18 @@ def reasons_of(connection: Connection, document_ids: Sequence[UUID], limit: int)
 def server_version(connection: Connection) -> str:
     """Give the version of PostgreSQL, as its people write it."""
     return str(connection.execute(text("SHOW server_version")).scalar_one()).partition(" ")[0]
+
+
+def take_room(connection: Connection) -> None:
+    """Take a megabyte of the disk this database is on, until the transaction ends.
+
+    Small writes succeed on a full disk for a while: into pages that are there. A replica takes nothing.
+    """
+    if not connection.execute(text("SELECT pg_is_in_recovery()")).scalar_one():
+        connection.execute(text("SET LOCAL temp_tablespaces = ''"))
+        connection.execute(
+            text("CREATE TEMP TABLE room AS SELECT md5(n::text) FROM generate_series(1, 16000) n")
+        )
 
 
 @dataclass(frozen=True, slots=True)
