@@ -43,7 +43,7 @@ def maintain(
     elif did["outcome"] == "locked":
         say(f"{name} is running elsewhere; nothing was done here")
     else:
-        columns([(key, _shown(value)) for key, value in did.items()])
+        columns([row for key, value in did.items() for row in _rows(key, value)])
     if did["outcome"] == "locked":
         raise typer.Exit(Exit.FINDINGS)
 
@@ -89,5 +89,14 @@ def _require_servers(name: str, settings: "Settings") -> None:
         require_broker(settings)
 
 
+def _rows(key: str, value: object) -> list[tuple[str, object]]:
+    """Give one row, or one for each of several records."""
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        return [(key, _shown(record)) for record in value]
+    return [(key, _shown(value))]
+
+
 def _shown(value: object) -> object:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_shown(item)}" for name, item in value.items())
     return (", ".join(map(str, value)) or "none") if isinstance(value, list) else value
