@@ -41,8 +41,8 @@ UPWARD = {
 # What steps may import beside worker, the standard library's pure part, and each other.
 PURE = {
     "bisect", "codecs", "collections", "dataclasses", "enum", "functools", "hashlib", "html", "itertools",
-    "json", "logging", "math", "operator", "re", "string", "struct", "types", "typing", "unicodedata",
-    "uuid", "zlib",
+    "json", "logging", "math", "operator", "re", "statistics", "string", "struct", "types", "typing",
+    "unicodedata", "uuid", "zlib",
     "Stemmer", "charset_normalizer", "numpy", "pathlib",
 }  # fmt: skip
 

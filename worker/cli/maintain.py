@@ -89,14 +89,17 @@ def _require_servers(name: str, settings: "Settings") -> None:
         require_broker(settings)
 
 
-def _rows(key: str, value: object) -> list[tuple[str, object]]:
-    """Give one row, or one for each of several records."""
-    if isinstance(value, list) and value and isinstance(value[0], dict):
-        return [(key, _shown(record)) for record in value]
+def _rows(key: str, value: object) -> list[tuple[str, str]]:
+    """Give one row, or one for each of several records or sentences; names share one."""
+    shown = [_shown(item) for item in value] if isinstance(value, list) else []
+    if any(" " in item for item in shown):
+        return [(key, item) for item in shown]
     return [(key, _shown(value))]
 
 
-def _shown(value: object) -> object:
+def _shown(value: object) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name} {_shown(item)}" for name, item in value.items())
-    return (", ".join(map(str, value)) or "none") if isinstance(value, list) else value
+    if isinstance(value, list):
+        return ", ".join(map(_shown, value)) or "none"
+    return f"{value:,}" if isinstance(value, int | float) else str(value)

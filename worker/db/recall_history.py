@@ -30,13 +30,13 @@ def latest(connection: Connection) -> Latest:
     """
     found = connection.execute(
         text("""
-            SELECT started_at, details, extract(epoch FROM now() - started_at)::float AS seconds_ago
+            SELECT details, extract(epoch FROM now() - started_at)::float AS seconds_ago
             FROM maintenance_runs
             WHERE chore = 'recall' AND outcome = 'done' AND details ? 'segments'
             ORDER BY started_at DESC LIMIT :most"""),
         {"most": 1 + _EARLIER},
     ).all()
-    runs = [Measured.read(run.started_at, run.details) for run in found]
+    runs = [Measured.read(run.details) for run in found]
     history = History(runs[0], tuple(runs[1:])) if runs else None
     return Latest(history, found[0].seconds_ago if found else None, _not_measured(connection))
 

@@ -7,7 +7,6 @@ from statistics import median
 from typing import Any
 
 from worker.db import recall
-from worker.db.engine import clock
 from worker.db.recall import Graph
 from worker.maintenance.comparing import Comparing
 from worker.maintenance.probes import Probe
@@ -62,7 +61,7 @@ def measure(
     compared = Comparing(turn.connection, settings, recall.graphs(turn.connection))
     stopped = _ask(turn, compared, probes)
     segments = tuple(_segment(graph, compared, past, built or {}) for graph in compared.graphs)
-    newest = Measured(clock(turn.connection), compared.over_all.figures(), compared.exactly, segments)
+    newest = Measured(compared.over_all.figures(), compared.exactly, segments)
     history = History(newest, (past.newest, *past.earlier) if past else ())
     found = falls(history, settings.recall_alert, settings.hnsw_m, settings.hnsw_ef_construction)
     return Found(compared, history, found, stopped)

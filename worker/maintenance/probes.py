@@ -19,7 +19,7 @@ from worker.steps.recall import K
 
 # A stored vector is found more easily than a question: the graph was built around it. It is moved by this
 # share of its length in a random direction, and its own row is left out (docs/decisions/0016).
-_MOVED = 0.7
+MOVED = 0.7
 # What a recorded search asked for, beside its text, that decides which chunks are the nearest.
 _KEPT = ("filter", "project")
 
@@ -33,13 +33,20 @@ class Probe(NamedTuple):
 
 def draw(turn: Turn, graphs: Sequence[Graph]) -> list[Probe]:
     """Draw RECALL_SAMPLE probes, in no order: up to half are recorded searches, the rest stored vectors."""
+    if not graphs:
+        return []
     many, dice = turn.settings.recall_sample, np.random.default_rng()
     searches = recall.recorded(turn.connection, turn.settings.embedding_metric, many // 2)
-    probes = list(_recorded(turn.resources, searches))
-    shares = _shares([graph.rows for graph in graphs], many - len(probes))
-    for graph, share in zip(graphs, shares, strict=True):
-        probes += [_moved(one, dice) for one in recall.stored(turn.connection, graph.leaf, share)]
-    return [probes[place] for place in dice.permutation(len(probes))[:many]]
+    asked = list(_recorded(turn.resources, searches))
+    rest = many - len(asked)
+    like: list[Probe] = []
+    for graph, share in zip(graphs, _shares([graph.rows for graph in graphs], rest), strict=True):
+        like += [moved(one, dice) for one in recall.stored(turn.connection, graph.leaf, share)]
+    return _shuffled([*asked, *_shuffled(like, dice)[:rest]], dice)
+
+
+def _shuffled(probes: Sequence[Probe], dice: np.random.Generator) -> list[Probe]:
+    return [probes[place] for place in dice.permutation(len(probes))]
 
 
 def _shares(rows: Sequence[int], many: int) -> list[int]:
@@ -48,10 +55,11 @@ def _shares(rows: Sequence[int], many: int) -> list[int]:
     return [max(1, round(many * mine / total)) for mine in rows]
 
 
-def _moved(stored: Stored, dice: np.random.Generator) -> Probe:
+def moved(stored: Stored, dice: np.random.Generator, share: float = MOVED) -> Probe:
+    """Ask for what is near a stored vector, moved by a share of its length."""
     vector = np.array(stored.vector)
     noise = dice.standard_normal(len(vector))
-    vector += _MOVED * np.linalg.norm(vector) * noise / np.linalg.norm(noise)
+    vector += share * np.linalg.norm(vector) * noise / np.linalg.norm(noise)
     return Probe(read_query(vector=vector, tenant=stored.tenant, k=K), stored.chunk_id)
 
 

@@ -1,6 +1,5 @@
 """recall: what searches find of what is nearest; the worst segment is mended, and measured again."""
 
-import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,8 +13,6 @@ from worker.maintenance.probes import Probe, draw
 from worker.maintenance.turn import Turn
 from worker.steps.falls import Fall, too_low
 from worker.steps.recall import Built, History, Segment, Tally
-
-log = logging.getLogger(__name__)
 
 
 def run(turn: Turn) -> dict[str, Any]:
@@ -41,8 +38,6 @@ def run(turn: Turn) -> dict[str, Any]:
     elif worst is not None and worst.segment is not None:
         repair = _Repair(turn, past, probes, found)
         found, did = repair.mend(worst, worst.segment), {"repair": repair.did}
-    for fall in found.falls:
-        log.warning("recall: %s → %s", fall, fall.mend)
     return {**found.as_json(), **did}
 
 

@@ -82,4 +82,6 @@ def _over_all(history: History, threshold: float, mend: str) -> Iterator[Fall]:
 
 
 def _recall(segment: Segment) -> float:
+    if segment.graph is None:
+        return 0.0
     return 1.0 if segment.figures.recall is None else segment.figures.recall

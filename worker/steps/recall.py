@@ -6,7 +6,6 @@ one distance it does not matter which were found.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from statistics import fmean, median
 from typing import Any, NamedTuple, Self
 
@@ -125,7 +124,6 @@ class Measured:
     were compared one by one, so that nothing can be missing.
     """
 
-    at: datetime
     over_all: Figures
     exactly: int
     segments: tuple[Segment, ...] = ()
@@ -136,10 +134,10 @@ class Measured:
         return {**self.over_all._asdict(), "exactly": self.exactly, "segments": segments}
 
     @classmethod
-    def read(cls, at: datetime, recorded: Mapping[str, Any]) -> Self:
+    def read(cls, recorded: Mapping[str, Any]) -> Self:
         """Read what was recorded."""
         segments = tuple(map(Segment.read, recorded["segments"]))
-        return cls(at, Figures.read(recorded), recorded["exactly"], segments)
+        return cls(Figures.read(recorded), recorded["exactly"], segments)
 
     def segment(self, leaf: str, graph: int | None) -> Segment | None:
         """Give what was measured of a leaf while it had this graph."""
