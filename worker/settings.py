@@ -117,6 +117,9 @@ class Settings(ScheduleSettings):
     max_unsealed_rows: Annotated[int, Field(ge=2, le=100_000_000)] | None = None
     build_memory_bytes: Annotated[int, Field(ge=1 << 20, le=1 << 40)] | None = None
     build_workers: Annotated[int, Field(ge=0, le=64)] | None = None
+    recall_sample: Annotated[int, Field(ge=1, le=10_000)] = 50
+    recall_rows: Annotated[int, Field(ge=1)] = 50_000_000
+    recall_alert: Annotated[float, Field(ge=0, le=1)] = 0.95
 
     hnsw_m: Annotated[int, Field(ge=2, le=100)] = 16
     hnsw_ef_construction: Annotated[int, Field(ge=4, le=1000)] = 64

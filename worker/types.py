@@ -60,6 +60,7 @@ class TaskName(StrEnum):
     SPARES = "maintain.spares"
     SEAL = "maintain.seal"
     COMPACT = "maintain.compact"
+    RECALL = "maintain.recall"
     PURGE = "maintain.purge"
 
     @property

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -178,6 +179,42 @@ def test_slow_searches(stack: Stack, page: OpenPage) -> None:
     slow.run("What to do now", 1)
     slow.run("What to do now", 2)
     slow.run("How you know it is over")
+
+
+LATER = "SELECT to_char(now() AT TIME ZONE 'UTC' + make_interval(hours => %s), 'HH24:MI')"
+BY_SCHEDULE = """python -c "
+from worker.maintenance.run import run_chore
+from worker.resources import resources
+print(run_chore(resources(), 'recall', scheduled=True)['alerts'])" """
+
+
+def test_falling_recall(stack: Stack, page: OpenPage) -> None:
+    falling = page("falling-recall")
+    stack.whole("maintenance")
+    dice = random.Random(1)
+    lines = [
+        {
+            "source_path": f"{n}",
+            "chunks": [{"text": f"Crew {n}.", "vector": [dice.gauss(0, 1) for _ in range(256)]}],
+        }
+        for n in range(1500)
+    ]
+    (stack.folder / "crews.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    assert "1,500" in stack.shell(f"ingest load crews.jsonl --tenant {falling.tenant}")
+    stack.shell("ingest maintain seal")
+    (leaf,) = stack.ask("SELECT leaf FROM segments WHERE state = 'sealed' ORDER BY updated_at DESC LIMIT 1")[0]
+    stack.ask(f"DROP INDEX {leaf}_embedding_idx")
+    stack.ask(
+        f"CREATE INDEX {leaf}_embedding_idx ON {leaf} USING hnsw (embedding vector_cosine_ops)"
+        " WITH (m = 2, ef_construction = 4)"
+    )
+    window = "-".join(stack.ask(LATER, hours)[0][0] for hours in (1, 2))
+    assert f"{leaf}: recall@10 0." in stack.shell(BY_SCHEDULE, MAINTENANCE_WINDOW=window)
+    falling.run("What you see")
+    falling.run("Why")
+    for block in range(3):
+        falling.run("What to do now", block)
+    falling.run("How you know it is over")
 
 
 FULL = """

@@ -41,8 +41,8 @@ UPWARD = {
 # What steps may import beside worker, the standard library's pure part, and each other.
 PURE = {
     "bisect", "codecs", "collections", "dataclasses", "enum", "functools", "hashlib", "html", "itertools",
-    "json", "logging", "math", "operator", "re", "string", "struct", "types", "typing", "unicodedata",
-    "uuid", "zlib",
+    "json", "logging", "math", "operator", "re", "statistics", "string", "struct", "types", "typing",
+    "unicodedata", "uuid", "zlib",
     "Stemmer", "charset_normalizer", "numpy", "pathlib",
 }  # fmt: skip
 
@@ -67,6 +67,8 @@ SQLALCHEMY = {
     "worker.writing": (ERRORS | {"Connection"}, "one write, then each document alone"),
     "worker.maintenance.turn": ({"Connection"}, "type of a chore's argument"),
     "worker.maintenance.compact": ({"Connection"}, "type of a chore's argument"),
+    "worker.maintenance.comparing": ({"Connection"}, "type of what it hands to db/"),
+    "worker.maintenance.recall": (ERRORS, "a repair that is refused is told beside what was measured"),
     "worker.maintenance.rescue": ({"Connection"}, "type of a chore's argument"),
     "worker.maintenance.seal": (ERRORS | {"Connection"}, "one leaf's failure keeps no other from its index"),
     # Suspicious: these hold SQL, which docs/architecture.md gives to db/ alone.

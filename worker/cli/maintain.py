@@ -43,7 +43,7 @@ def maintain(
     elif did["outcome"] == "locked":
         say(f"{name} is running elsewhere; nothing was done here")
     else:
-        columns([(key, _shown(value)) for key, value in did.items()])
+        columns([row for key, value in did.items() for row in _rows(key, value)])
     if did["outcome"] == "locked":
         raise typer.Exit(Exit.FINDINGS)
 
@@ -89,5 +89,17 @@ def _require_servers(name: str, settings: "Settings") -> None:
         require_broker(settings)
 
 
-def _shown(value: object) -> object:
-    return (", ".join(map(str, value)) or "none") if isinstance(value, list) else value
+def _rows(key: str, value: object) -> list[tuple[str, str]]:
+    """Give one row, or one for each of several records or sentences; names share one."""
+    shown = [_shown(item) for item in value] if isinstance(value, list) else []
+    if any(" " in item for item in shown):
+        return [(key, item) for item in shown]
+    return [(key, _shown(value))]
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_shown(item)}" for name, item in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(_shown, value)) or "none"
+    return f"{value:,}" if isinstance(value, int | float) else str(value)

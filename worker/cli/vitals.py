@@ -5,6 +5,7 @@ from typing import Any
 
 from worker.cli.checks import Finding, State, unchecked
 from worker.cli.output import age, printable
+from worker.cli.recall import check_recall
 from worker.db import operations, overview
 from worker.db.engine import reach
 from worker.db.overview import Health
@@ -23,6 +24,7 @@ _NAMES = (
     "sealing",
     "paused",
     "backlog",
+    "recall",
 )
 
 
@@ -31,9 +33,8 @@ def check_vitals(settings: Settings, *, migrated: bool) -> list[Finding]:
     if not migrated:
         return [unchecked(name) for name in _NAMES]
     seconds = settings.heartbeat_seconds * operations.STALE_AFTER
-    return judge(
-        reach(settings.database_url, lambda connection: overview.health(connection, seconds)), settings
-    )
+    health = reach(settings.database_url, lambda connection: overview.health(connection, seconds))
+    return [*judge(health, settings), check_recall(settings)]
 
 
 def judge(health: Health, settings: Settings) -> list[Finding]:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from sqlalchemy import Connection, Row, text
@@ -35,20 +36,69 @@ def is_valid(connection: Connection, leaf: str) -> bool:
     return bool(valid)
 
 
-def complete(connection: Connection, leaf: str, settings: Settings) -> None:
+def complete(connection: Connection, leaf: str, settings: Settings, name: str | None = None) -> None:
     """Build a leaf's vector index, in place of what an interrupted build left. Not in a transaction.
 
     Where the server has no memory to share among parallel workers (/dev/shm, which containers keep
     small), one process builds.
     """
+    name = name or index_name(leaf)
     try:
-        _build(connection, leaf, settings)
+        _build(connection, leaf, settings, name)
     except DBAPIError as error:
         if not (lacks_memory(error) and _is_parallel(connection)):
             raise
         log.warning("no memory for a parallel build of %s: built by one process", leaf)
         connection.execute(text("SET max_parallel_maintenance_workers = 0"))
-        _build(connection, leaf, settings)
+        _build(connection, leaf, settings, name)
+
+
+def rebuild(connection: Connection, leaf: str, settings: Settings) -> bool:
+    """Build the vector index of a sealed leaf anew, beside the old one, which answers until then.
+
+    Not REINDEX, which would keep what the old one was built with. False where the leaf was merged meanwhile:
+    then nothing is left of it. Not in a transaction; cut short, it leaves what `drop_leftovers` drops.
+    """
+    name = index_name(leaf)
+    try:
+        complete(connection, leaf, settings, f"{name}_ccnew")
+        connection.execute(text(_SWAP.format(leaf=leaf, name=name)))
+    except DBAPIError:
+        with suppress(DBAPIError):  # a full disk, say: what failed is what is told
+            drop_leftovers(connection)
+        raise
+    return f"{name}_ccnew" not in drop_leftovers(connection)
+
+
+# One statement: who looks for the index by its name finds the one or the other. No lock that a reader or a
+# writer waits for. The row of the segment is locked so that it is not merged at the same moment.
+_SWAP = """
+DO $$ BEGIN
+    PERFORM 1 FROM segments WHERE leaf = '{leaf}' AND state = 'sealed' FOR SHARE;
+    IF FOUND THEN
+        ALTER INDEX IF EXISTS {name} RENAME TO {name}_ccold;
+        ALTER INDEX {name}_ccnew RENAME TO {name};
+    END IF;
+END $$"""
+
+
+def drop_leftovers(connection: Connection) -> list[str]:
+    """Drop what rebuilds that were cut short left beside the indexes of leaves; gives their names.
+
+    Those of a leaf with a build under way are left alone. Not in a transaction.
+    """
+    found = connection.execute(
+        text(r"""
+            SELECT c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+            WHERE c.relnamespace = current_schema()::regnamespace
+              AND c.relname ~ '^chunks_s\d+_embedding_idx_cc(new|old)\d*$'
+              AND i.indrelid::regclass::text NOT IN (SELECT leaf FROM index_builds())
+            ORDER BY c.relname""")
+    )
+    names = list(found.scalars())
+    for name in names:
+        connection.execute(text(f"DROP INDEX CONCURRENTLY IF EXISTS {name}"))
+    return names
 
 
 def ef_construction(connection: Connection, leaf: str, settings: Settings) -> int:
@@ -61,12 +111,12 @@ def ef_construction(connection: Connection, leaf: str, settings: Settings) -> in
     return min(settings.hnsw_ef_construction * (2 if rows.scalar_one() > LARGE else 1), _MOST_CANDIDATES)
 
 
-def _build(connection: Connection, leaf: str, settings: Settings) -> None:
+def _build(connection: Connection, leaf: str, settings: Settings, name: str) -> None:
     """CONCURRENTLY: plain CREATE INDEX keeps deletions waiting, and took no less time where measured."""
-    connection.execute(text(f"DROP INDEX CONCURRENTLY IF EXISTS {index_name(leaf)}"))
+    connection.execute(text(f"DROP INDEX CONCURRENTLY IF EXISTS {name}"))
     connection.execute(
         text(f"""
-            CREATE INDEX CONCURRENTLY {index_name(leaf)} ON {leaf}
+            CREATE INDEX CONCURRENTLY {name} ON {leaf}
             USING hnsw (embedding {settings.embedding_type.value}_{_OPERATORS[settings.embedding_metric]})
             WITH (m = {settings.hnsw_m}, ef_construction = {ef_construction(connection, leaf, settings)})""")
     )

@@ -77,15 +77,28 @@ def transaction(
     SET LOCAL keeps the limits right behind a transaction pooler.
     """
     with engine.begin() as connection:
-        connection.execute(
-            text(
-                f"{_READING if reading else ''}"
-                f"SET LOCAL statement_timeout = '{statement_seconds}s';"
-                f" SET LOCAL lock_timeout = '{lock_seconds}s';"
-                " SET LOCAL idle_in_transaction_session_timeout = '60s'"
-            )
-        )
+        limits = _limits(statement_seconds, lock_seconds)
+        connection.execute(text(f"{_READING if reading else ''}{limits}"))
         yield connection
+
+
+@contextmanager
+def reading(connection: Connection, statement_seconds: int = 60, lock_seconds: int = 5) -> Iterator[None]:
+    """As a reading `transaction`, on a session in autocommit: for a chore, whose session can be cancelled."""
+    connection.exec_driver_sql(f"BEGIN; {_READING}{_limits(statement_seconds, lock_seconds)}")
+    try:
+        yield
+    finally:
+        if not connection.invalidated:
+            connection.exec_driver_sql("ROLLBACK")
+
+
+def _limits(statement_seconds: int, lock_seconds: int) -> str:
+    return (
+        f"SET LOCAL statement_timeout = '{statement_seconds}s';"
+        f" SET LOCAL lock_timeout = '{lock_seconds}s';"
+        " SET LOCAL idle_in_transaction_session_timeout = '60s'"
+    )
 
 
 def statement_timeout(connection: Connection, seconds: float) -> None:

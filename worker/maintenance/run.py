@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from worker.db import operations
 from worker.db.engine import clock, describe, single_connection_engine
-from worker.maintenance import backlog, compact, indexes, purge, rescue, seal, spares, vacuum
+from worker.maintenance import backlog, compact, indexes, purge, recall, rescue, seal, spares, vacuum
 from worker.maintenance.turn import Chore, Turn
 from worker.resources import Resources
 from worker.scheduling import OFF, period
@@ -31,6 +31,7 @@ CHORES: dict[str, Chore] = {
     "spares": spares.run,
     "seal": seal.run,
     "compact": compact.run,
+    "recall": recall.run,
     "purge": purge.run,
 }
 
