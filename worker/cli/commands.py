@@ -8,6 +8,8 @@ from worker.cli import (
     demo,
     doctor,
     evaluate,
+    exporter,
+    health,
     load,
     maintain,
     migrate,
@@ -21,8 +23,8 @@ from worker.cli import (
 )
 
 _FAMILIES = (
-    add, load, status, search, evaluate, rate, change, project, migrate, roles, doctor, maintain, processes,
-    up, demo,
+    add, load, status, search, evaluate, rate, change, project, migrate, roles, doctor, health, maintain,
+    processes, exporter, up, demo,
 )  # fmt: skip
 
 
