@@ -32,7 +32,7 @@ class Application:
     """The exporter's pages, as WSGI. Whoever asks at the same time shares one question to the servers."""
 
     def __init__(self, settings: Settings, keep: float = KEEP_SECONDS) -> None:
-        registry = CollectorRegistry()
+        registry = CollectorRegistry(support_collectors_without_names=True)  # /metrics?name[]=…
         registry.register(ProcessCollector(metricfiles.folder_of(settings)))
         registry.register(StateCollector(settings, keep))
         self._metrics = make_wsgi_app(registry)
