@@ -13,6 +13,7 @@ from benchmarks.report import BenchmarkError, Report, scale
 NAMES = (
     "pipeline", "writer", "rerun", "memory", "edits", "sealing", "halfvec", "quality", "peers", "files",
     "growth", "million", "hybrid", "filtered", "overhead",
+    "exporter",
 )  # fmt: skip
 
 

@@ -31,13 +31,15 @@ COUNT_LOAD = 0.01
 class StateCollector(Collector):
     """The state of database and broker. Where one is away, its `_up` is 0 and the rest of it is left out."""
 
-    def __init__(self, settings: Settings, keep: float = KEEP_SECONDS) -> None:
+    def __init__(
+        self, settings: Settings, keep: float = KEEP_SECONDS, count_load: float = COUNT_LOAD
+    ) -> None:
         self._settings = settings
         self._engine = make_engine(settings, settings.monitor_url, "ingest exporter")
         self._client = broker.connect(settings)
         self._chores = [name.chore for name in TaskName if name.chore]
         self._state = Sampler("the database", self._sample, keep)
-        self._counts = Sampler("the database's count", self._count, keep, load=COUNT_LOAD)
+        self._counts = Sampler("the database's count", self._count, keep, load=count_load)
         self._queues = Sampler("the broker", self._lengths, keep)
 
     def describe(self) -> Iterable[Metric]:
@@ -68,6 +70,11 @@ class StateCollector(Collector):
                 "queues": self._queues.seconds,
             }
         )
+
+    @property
+    def counting_seconds(self) -> float:
+        """Give what counting the documents took, the last time."""
+        return self._counts.seconds
 
     def _sample(self) -> monitoring.Sample:
         with transaction(self._engine, STATEMENT_SECONDS, reading=True) as connection:

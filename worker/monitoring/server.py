@@ -14,7 +14,7 @@ from prometheus_client.exposition import ThreadingWSGIServer
 from worker import metricfiles
 from worker.errors import StackError
 from worker.monitoring import health
-from worker.monitoring.exposition import KEEP_SECONDS, ProcessCollector, StateCollector
+from worker.monitoring.exposition import COUNT_LOAD, KEEP_SECONDS, ProcessCollector, StateCollector
 from worker.monitoring.health import Check
 from worker.monitoring.sampler import Sampler
 from worker.settings import Settings
@@ -31,10 +31,13 @@ StartResponse = Callable[[str, list[tuple[str, str]]], Any]
 class Application:
     """The exporter's pages, as WSGI. Whoever asks at the same time shares one question to the servers."""
 
-    def __init__(self, settings: Settings, keep: float = KEEP_SECONDS) -> None:
+    def __init__(
+        self, settings: Settings, keep: float = KEEP_SECONDS, count_load: float = COUNT_LOAD
+    ) -> None:
         registry = CollectorRegistry(support_collectors_without_names=True)  # /metrics?name[]=…
         registry.register(ProcessCollector(metricfiles.folder_of(settings)))
-        registry.register(StateCollector(settings, keep))
+        self.state = StateCollector(settings, keep, count_load)
+        registry.register(self.state)
         self._metrics = make_wsgi_app(registry)
         self._health = {
             "/health/live": Sampler("live", _live, HEALTH_KEEP_SECONDS),
