@@ -11,7 +11,8 @@ FROM python:3.13-slim
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 RUN --mount=type=bind,from=build,source=/wheels,target=/wheels \
     pip install --no-cache-dir --no-index --find-links /wheels ingest-worker \
-    && useradd --system --uid 10001 --create-home --home-dir /var/lib/ingest ingest
+    && useradd --system --uid 10001 --create-home --home-dir /var/lib/ingest ingest \
+    && install --directory --owner=ingest /var/lib/ingest/metrics
 USER ingest
 WORKDIR /var/lib/ingest
 # No ENTRYPOINT: the commands of docker-compose.yml are the Procfile's, word for word.

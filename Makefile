@@ -7,6 +7,7 @@ BIN := .venv/bin
 RUNTIME := .venv/.runtime
 DEV := .venv/.dev
 PEERS := .venv-peers/.installed
+PROMTOOL := $(or $(shell command -v promtool 2>/dev/null),.cache/promtool)
 COVERAGE ?= --cov --cov-report=term
 # A process a core, each with servers of its own.
 PARALLEL ?= --numprocesses=auto --maxprocesses=4 --dist=worksteal
@@ -16,7 +17,7 @@ export POSTGRES_VERSION := $(PG)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help run up test lint types format bench docs-check clean
+.PHONY: help run up test lint types format alerts bench docs-check clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +42,13 @@ format: $(DEV) ## rewrite the code in style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+alerts: $(PROMTOOL) $(DEV) ## the alert rules and the dashboard: read and tested by promtool, which is fetched where it is missing
+	@mkdir -p .cache
+	$(PROMTOOL) check rules docs/operations/monitoring/alerts.yml
+	$(PROMTOOL) test rules docs/operations/monitoring/alerts.test.yml
+	$(BIN)/python .ci/panels > .cache/panels.yml
+	$(PROMTOOL) check rules .cache/panels.yml
+
 bench: $(DEV) $(if $(filter peers files growth all,$(NAME)),$(PEERS)) ## one benchmark (NAME=pipeline; without a name: which there are)
 	$(BIN)/python -m benchmarks $(NAME)
 
@@ -48,7 +56,7 @@ docs-check: $(DEV) ## what the documents say is what the code does
 	$(BIN)/pytest tests/docs
 
 clean: ## remove what was built; the data folder stays
-	rm -rf .venv .venv-peers .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis dist
+	rm -rf .venv .venv-peers .cache .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis dist
 
 # .venv is made by uv where there is one, else by venv, and brought up to date when pyproject.toml changes.
 UV := $(shell command -v uv 2>/dev/null)
@@ -79,3 +87,16 @@ $(PEERS): pyproject.toml
 	@$(if $(UV),,.venv-peers/bin/python -m pip install --quiet --upgrade 'pip>=25.1')
 	@$(if $(UV),uv pip install --quiet --python .venv-peers/bin/python,.venv-peers/bin/python -m pip install --quiet) --group peers
 	@touch $@
+
+# Debian's package has it; its lists may be missing, or ours to fetch without being root.
+APT := -o Dir::State=$(CURDIR)/.cache/apt -o Dir::State::status=/var/lib/dpkg/status -o Dir::Cache=$(CURDIR)/.cache/apt
+.cache/promtool:
+	@command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null || { \
+	  echo "promtool is needed → install Prometheus, whose package has it, and put promtool into PATH" >&2; exit 1; }
+	@echo "fetching promtool into .cache …"
+	@rm -rf .cache/prometheus && mkdir -p .cache/prometheus .cache/apt/lists/partial .cache/apt/archives/partial
+	@cd .cache/prometheus && { apt-get -qq download prometheus 2>/dev/null || \
+	  { apt-get -qq $(APT) update && apt-get -qq $(APT) download prometheus; } } || { \
+	  echo "Debian's package prometheus cannot be fetched → put promtool into PATH" >&2; exit 1; }
+	@dpkg-deb -x .cache/prometheus/prometheus_*.deb .cache/prometheus
+	@cp .cache/prometheus/usr/bin/promtool $@ && rm -rf .cache/prometheus

@@ -6,6 +6,7 @@ The schema is migrated once into a template database; each test that writes gets
 import itertools
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -28,6 +29,16 @@ from worker.settings import Settings, load_settings, read_settings
 
 POSTGRES_VERSION = int(os.environ.get("POSTGRES_VERSION") or 18)
 _numbers = itertools.count(1)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+# Stacks and exporters of this process of the suite; another has a port of its own.
+os.environ["METRICS_PORT"] = str(free_port())
 
 Run = Callable[..., subprocess.CompletedProcess[bytes]]
 

@@ -1,5 +1,9 @@
 """What we ask the Redis server beside Celery: is it there, is it safe, how long are its queues."""
 
+import json
+from datetime import UTC, datetime
+from typing import Any
+
 from pydantic import SecretStr
 from redis import Redis, RedisError
 
@@ -24,6 +28,24 @@ def _redis_url(url: SecretStr) -> str:
 def queue_length(client: "Redis", queue: Queue) -> int:
     """Count the messages waiting in a queue. Raises RedisError."""
     return int(client.llen(queue.value))
+
+
+def queue_lengths(client: "Redis") -> dict[Queue, int]:
+    """Count the messages waiting in every queue, in one round trip. Raises RedisError."""
+    pipeline = client.pipeline(transaction=False)
+    for queue in Queue:
+        pipeline.llen(queue.value)
+    return dict(zip(Queue, pipeline.execute(), strict=True))
+
+
+def oldest_is_expired(client: "Redis", queue: Queue) -> bool:
+    """Tell whether the oldest message of a queue has waited too long: a worker would have dropped it.
+
+    Searches and chores expire. Raises RedisError.
+    """
+    oldest: Any = client.lindex(queue.value, -1)
+    expires = json.loads(oldest)["headers"].get("expires") if oldest else None
+    return expires is not None and datetime.fromisoformat(expires) < datetime.now(UTC)
 
 
 def eviction_policy(client: "Redis") -> str:

@@ -18,14 +18,13 @@ from worker.db import backlog, batches, operations, segments
 from worker.db.engine import describe, transaction
 from worker.resources import Resources
 from worker.settings import Settings
-from worker.types import Lane, Queue, TaskName
+from worker.types import QUEUE_OF, Lane, TaskName
 
 log = logging.getLogger(__name__)
 
 MESSAGES_A_SLOT = 2
 
 TAKEN_BY = {Lane.INTERACTIVE: ("ingest", "interactive"), Lane.BULK: ("ingest",)}
-QUEUE_OF = {Lane.INTERACTIVE: Queue.INTERACTIVE, Lane.BULK: Queue.INGEST}
 
 
 def dispatch(resources: Resources) -> int:

@@ -16,6 +16,7 @@ from sqlalchemy import Connection
 from worker.buffer import Range, RowBuffer, Vector
 from worker.db import chunks
 from worker.db.documents import Claimed, Settled
+from worker.metrics import stage
 from worker.resources import Resources
 from worker.steps.copyrows import Row, document_fields
 from worker.steps.ordered import RANDOM_BYTES, ordered_ids
@@ -184,7 +185,10 @@ class Encoder:
         ], set(found)
 
     def _embed(self, texts: dict[bytes, str]) -> dict[bytes, Vector]:
-        vectors = self._resources.embedder.embed(list(texts.values())) if texts else None
+        if not texts:
+            return {}
+        with stage("embed"):
+            vectors = self._resources.embedder.embed(list(texts.values()))
         if vectors is None:
             return {}
         return dict(zip(texts, self._checked(vectors, len(texts)), strict=True))

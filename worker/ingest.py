@@ -29,6 +29,7 @@ from worker.db.engine import transaction
 from worker.encoding import Encoder, Work
 from worker.errors import DocumentError, LeaseLostError, SkipDocument, TransientError
 from worker.lease import Heartbeat
+from worker.metrics import stage
 from worker.patience import patiently
 from worker.resources import Resources
 from worker.steps import prepare
@@ -99,8 +100,11 @@ class BatchRun:
 
     def prepare(self, claimed: Sequence[Claimed], tenant_id: UUID) -> list[Work]:
         """Read, compare and cut; gives the works that have a chunk set to be made."""
-        works = self._without_duplicates(self._read_all(claimed), tenant_id)
-        return [work for work in works if self._guard(work.document, partial(self._split, work))]
+        with stage("load"):
+            read = self._read_all(claimed)
+        works = self._without_duplicates(read, tenant_id)
+        with stage("chunk"):
+            return [work for work in works if self._guard(work.document, partial(self._split, work))]
 
     def _read_all(self, claimed: Sequence[Claimed]) -> list[Work]:
         """Read until BATCH_BYTES are in memory: files may have grown since they were submitted."""
@@ -170,7 +174,8 @@ class BatchRun:
         """Plan, embed and encode; gives the works whose rows are in the buffer."""
         if not works:
             return []
-        patiently(partial(self._look_up, encoder, tenant_id, works), self.must_stop)
+        with stage("plan"):
+            patiently(partial(self._look_up, encoder, tenant_id, works), self.must_stop)
         done: list[Work] = []
         for group in encoder.groups(works):
             try:

@@ -11,9 +11,11 @@ from types import FrameType
 from typing import Any
 
 import psutil
+from billiard.process import current_process
 from celery import signals
 from sqlalchemy.exc import SQLAlchemyError
 
+from worker import metricfiles
 from worker.db import operations
 from worker.db.engine import describe, single_connection_engine, transaction
 from worker.resources import close_resources
@@ -44,6 +46,12 @@ def collect_garbage_rarely() -> None:
     gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
 
 
+def member() -> str:
+    """Name this process among those of its worker: its place in the pool, which its successor has, too."""
+    place = getattr(current_process(), "index", None)
+    return metricfiles.MAIN if place is None else str(place)
+
+
 @signals.worker_process_init.connect
 def _start_child(**_: Any) -> None:
     # A supervisor, or a terminal that closes, may signal the whole process group. The child finishes
@@ -51,6 +59,7 @@ def _start_child(**_: Any) -> None:
     # billiard replaces any handler of ours but SIG_IGN. What must die at once gets SIGKILL after that.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
+    metricfiles.begin_member(member())
     collect_garbage_rarely()
 
 

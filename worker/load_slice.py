@@ -175,7 +175,7 @@ class SliceLoader:
             for group in encoder.groups(works):
                 encoder.encode(group)
             writer = Writer(self._resources, lease, buffer, lambda: True)
-            if sum(writer.write_within(connection, works, settled).values()) < len(outcomes):
+            if len(writer.write_within(connection, works, settled)) < len(outcomes):
                 raise _OvertakenError
         return passed_over + _counted(wanted, works, settled)
 

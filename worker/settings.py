@@ -21,6 +21,7 @@ from pydantic import (
 )
 from pydantic_settings import NoDecode, SettingsConfigDict
 
+from worker.endpoint import EndpointSettings
 from worker.envfile import dot_env, expanded, resolved, settings_files
 from worker.errors import SettingsError
 from worker.scheduling import ScheduleSettings
@@ -51,9 +52,10 @@ def _known_language(value: str) -> str:
 # What is not sealed is read by every search: this much takes 10 ms or so (`make bench NAME=sealing`).
 _SCANNED_BYTES = 32 << 20
 _NUMBER_BYTES = {EmbeddingType.VECTOR: 4, EmbeddingType.HALFVEC: 2}
+_OTHER_URLS = tuple(f"{who}_database_url" for who in ("direct", "maintenance", "monitor", "search"))
 
 
-class Settings(ScheduleSettings):
+class Settings(EndpointSettings, ScheduleSettings):
     """The settings. Attribute names are the environment's, in lower case; `.env.example` explains each."""
 
     model_config = SettingsConfigDict(
@@ -133,7 +135,7 @@ class Settings(ScheduleSettings):
     flower_basic_auth: SecretStr | None = None
     flower_read_only: bool = False
 
-    @field_validator("database_url", "direct_database_url", "search_database_url", "maintenance_database_url")
+    @field_validator("database_url", *_OTHER_URLS)
     @classmethod
     def _postgres_url(cls, value: SecretStr | None) -> SecretStr | None:
         return None if value is None else _sound(value, postgres_fault)
@@ -228,13 +230,14 @@ class Settings(ScheduleSettings):
         return self.maintenance_database_url or self.direct_database_url or self.database_url
 
     @property
+    def monitor_url(self) -> SecretStr:
+        """The database, as who may read states and counts and nothing else."""
+        return self.monitor_database_url or self.database_url
+
+    @property
     def other_database_urls(self) -> dict[str, SecretStr]:
         """What is set beside DATABASE_URL, by the names of the settings."""
-        found = {
-            "DIRECT_DATABASE_URL": self.direct_database_url,
-            "MAINTENANCE_DATABASE_URL": self.maintenance_database_url,
-            "SEARCH_DATABASE_URL": self.search_database_url,
-        }
+        found = {name.upper(): getattr(self, name) for name in _OTHER_URLS}
         return {name: url for name, url in found.items() if url is not None}
 
     def setting_of(self, url: SecretStr) -> str:

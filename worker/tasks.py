@@ -12,7 +12,9 @@ from kombu.exceptions import OperationalError
 from redis import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
+from worker import metrics
 from worker.answers import as_json
+from worker.counting import count_search
 from worker.db.engine import describe, is_retryable
 from worker.dispatch import fill_window
 from worker.errors import IngestError, LeaseLostError, NoAnswerError
@@ -64,6 +66,7 @@ def ingest_batch_task(self: Task, batch_id: str) -> Told:
             resources(), UUID(batch_id), self.request.hostname, stopping=stopping, report=report
         )
     except LeaseLostError:
+        metrics.batches.labels("lease_lost").inc()
         log.warning("batch %s was taken away; nothing of it was written here", batch_id)
         return Told({}, "lease lost: cancelled, or another worker has it")
     except SQLAlchemyError as error:
@@ -72,6 +75,7 @@ def ingest_batch_task(self: Task, batch_id: str) -> Told:
         if is_retryable(error):
             raise self.retry(countdown=min(2 ** (self.request.retries + 1), 60), exc=error) from None
         raise
+    metrics.batches.labels("not_ours" if counts is None else "done").inc()
     if not stopping():
         fill_window(resources())
     if counts is None:
@@ -98,6 +102,13 @@ def _searched(answered: Mapping[str, Any]) -> str:
 
 def answer_query(query: Mapping[str, Any]) -> dict[str, Any]:
     """Answer a search with {"answer": …} or {"error": …, "hint": …}; never a traceback."""
+    begun = time.monotonic()
+    reply = _reply(query)
+    count_search(reply, time.monotonic() - begun)
+    return reply
+
+
+def _reply(query: Mapping[str, Any]) -> dict[str, Any]:
     try:
         return {"answer": as_json(search(resources(), read_query(query)))}
     except NoAnswerError as error:

@@ -48,6 +48,9 @@ class Queue(StrEnum):
     MAINTENANCE = "maintenance"
 
 
+QUEUE_OF = {Lane.INTERACTIVE: Queue.INTERACTIVE, Lane.BULK: Queue.INGEST}
+
+
 class TaskName(StrEnum):
     """Celery task names, as Flower shows them."""
 

@@ -11,11 +11,13 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from worker.buffer import RowBuffer
+from worker.counting import count_outcomes
 from worker.db import batches, chunks, documents, duplicates, postings, segments
 from worker.db.documents import Claimed, Settled
 from worker.db.engine import describe, is_retryable, transaction, violates_constraint
 from worker.encoding import Work
 from worker.errors import DocumentError, TransientError
+from worker.metrics import stage
 from worker.patience import patiently
 from worker.resources import Resources
 from worker.settings import Settings
@@ -99,9 +101,12 @@ class Writer:
     ) -> None:
         """Try the write again while the trouble passes. A repeated commit meets the fence."""
         self._await_room(sum(end - start for start, end in (work.rows for work in works)))
-        self.written += patiently(
-            lambda: self._transaction(works, settled, later, final=final), self._must_stop
-        )
+        with stage("write"):
+            outcomes = patiently(
+                lambda: self._transaction(works, settled, later, final=final), self._must_stop
+            )
+        self.written.update(outcome.status.value for outcome in outcomes)
+        count_outcomes(outcomes, later)
 
     def _await_room(self, rows: int) -> None:
         """Wait a while where too much is unsealed, holding no connection.
@@ -111,9 +116,10 @@ class Writer:
         """
         limit = time.monotonic() + ROOM_SECONDS
         room = rows == 0
-        while not (room or self._must_stop() or time.monotonic() > limit):
-            room = patiently(partial(self._has_room, rows), self._must_stop)
-            time.sleep(0 if room else ROOM_POLL_SECONDS)
+        with stage("wait"):
+            while not (room or self._must_stop() or time.monotonic() > limit):
+                room = patiently(partial(self._has_room, rows), self._must_stop)
+                time.sleep(0 if room else ROOM_POLL_SECONDS)
 
     def _has_room(self, rows: int) -> bool:
         with transaction(self._resources.engine) as connection:
@@ -121,7 +127,7 @@ class Writer:
 
     def _transaction(
         self, works: Sequence[Work], settled: Sequence[Settled], later: Sequence[Later], *, final: bool
-    ) -> Counter[str]:
+    ) -> list[Settled]:
         with transaction(self._resources.engine, WRITE_SECONDS) as connection:
             return self.write_within(connection, works, settled, later, final=final)
 
@@ -133,8 +139,8 @@ class Writer:
         later: Sequence[Later] = (),
         *,
         final: bool = True,
-    ) -> Counter[str]:
-        """Write in the caller's transaction, once; gives the number of outcomes by status.
+    ) -> list[Settled]:
+        """Write in the caller's transaction, once; gives the outcomes that were still wanted.
 
         Raises LeaseLostError and DBAPIError.
         """
@@ -150,7 +156,7 @@ class Writer:
         duplicates.release_duplicates(connection, followed)
         if final and done < held:
             batches.hand_back(connection, self._lease.batch_id)
-        return Counter(outcome.status.value for outcome in outcomes)
+        return outcomes
 
     def _fence(self, connection: Connection, *, final: bool) -> int:
         """Hold the lease, or end the batch with it: then gives how many documents it had."""

@@ -141,14 +141,16 @@ def test_given_servers_are_used_and_none_is_started(data: Path, attach: Attach) 
         assert not (data / "postgres18").exists()
 
 
-def test_taken_flower_port_is_named_before_a_server_starts(data: Path) -> None:
+@pytest.mark.parametrize("program", ["flower", "metrics"])
+def test_a_taken_port_is_named_before_a_server_starts(data: Path, program: str) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
+        ports = {"flower_port": free_port(), f"{program}_port": port}
         with (
-            pytest.raises(StackError, match=rf"port {port}.*FLOWER_PORT"),
-            running_stack(data, flower_port=port),
+            pytest.raises(StackError, match=rf"port {port}.*{program.upper()}_PORT"),
+            running_stack(data, **ports),
         ):
             pass
     assert not (data / "postgres18").exists()
@@ -305,6 +307,7 @@ def test_the_procfile_runs_our_own_commands() -> None:
         "maintenance",
         "beat",
         "flower",
+        "exporter",
     ]
     assert all(line.partition(": ")[2].startswith("ingest ") for line in commands)
 

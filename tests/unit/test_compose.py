@@ -12,11 +12,11 @@ import yaml
 from honcho.environ import parse_procfile
 from sqlalchemy import Connection, text
 
+from tests.conftest import Run
 from worker.broker import SAFE_EVICTION
 from worker.db import operations
 from worker.db.grants import Role
 from worker.db.schema import ADVISED_PGVECTOR
-from worker.resources import Resources
 
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "docker-compose.yml"
@@ -60,32 +60,36 @@ def test_what_runs_on_is_watched_and_restarted(name: str) -> None:
     assert {"interval", "timeout", "retries", "start_period"} <= service["healthcheck"].keys()
 
 
-def healthy(resources: Resources) -> bool:
+def healthy(ingest: Run) -> bool:
     """What the health check of the workers and of beat says, run as in the container."""
-    interpreter, *arguments = SERVICES["beat"]["healthcheck"]["test"][1:]
-    assert interpreter == "python"
-    url = resources.settings.database_url.get_secret_value()
-    checked = subprocess.run(
-        [sys.executable, *arguments], env={"DATABASE_URL": url}, capture_output=True, text=True, check=False
-    )
-    assert checked.stderr == ""
-    return checked.returncode == 0
+    program, *arguments = SERVICES["beat"]["healthcheck"]["test"][1:]
+    assert program == "ingest"
+    return ingest(*arguments).returncode == 0
 
 
-def test_a_container_is_healthy_while_its_own_heart_beats(
-    resources: Resources, connection: Connection
-) -> None:
+def test_a_container_is_healthy_while_its_own_heart_beats(ingest: Run, connection: Connection) -> None:
     operations.beat_heart(connection, "ingest-7@another-container", "ingest", 2, 7)
-    assert not healthy(resources)
-    operations.beat_heart(connection, f"ingest-7@{socket.gethostname()}", "ingest", 2, 7)
-    assert healthy(resources)
+    assert not healthy(ingest)
+    connection.execute(
+        text("INSERT INTO heartbeats (name, kind, slots, pid, seen_at) VALUES (:name, 'ingest', 2, 7, :at)"),
+        {"name": f"ingest-7@{socket.gethostname()}", "at": "2120-01-01"},  # fresh however slow this machine
+    )
+    assert healthy(ingest)
     connection.execute(text("UPDATE heartbeats SET seen_at = now() - interval '3 minutes'"))
-    assert not healthy(resources)
+    assert not healthy(ingest)
 
 
-def test_workers_and_beat_have_that_health_check() -> None:
-    checks = [SERVICES[name]["healthcheck"] for name in PROCESSES if name != "flower"]
-    assert all(check == checks[0] for check in checks)
+def test_workers_and_beat_have_that_health_check_and_the_others_are_asked_by_name() -> None:
+    checks = {name: SERVICES[name]["healthcheck"]["test"] for name in PROCESSES}
+    by_name = {name: ["CMD", "ingest", "health", "live", name] for name in ("flower", "exporter")}
+    assert checks == {name: ["CMD", "ingest", "health", "live"] for name in PROCESSES} | by_name
+
+
+def test_processes_share_the_folder_of_their_metrics_which_the_image_has() -> None:
+    folder = "/var/lib/ingest/metrics"
+    for name in PROCESSES:
+        assert f"metrics:{folder}" in SERVICES[name]["volumes"], name
+    assert f"install --directory --owner=ingest {folder}" in (ROOT / "Dockerfile").read_text()
 
 
 @pytest.mark.parametrize("name", sorted(PROCESSES))
@@ -111,14 +115,14 @@ def test_the_roles_are_made_once_in_a_migrated_database() -> None:
 
 
 def _role(process: str) -> str:
-    return {"search": "SEARCH", "maintenance": "MAINTENANCE"}.get(process, "INGEST")
+    return {"search": "SEARCH", "maintenance": "MAINTENANCE", "exporter": "MONITOR"}.get(process, "INGEST")
 
 
 @pytest.mark.parametrize("name", sorted(PROCESSES.keys() | ONCE))
 def test_a_process_connects_as_its_own_role_and_is_given_no_other_password(name: str) -> None:
     environment = SERVICES[name]["environment"]
-    who = {"search": "ingest_search", "maintenance": "ingest_maintenance"} | dict.fromkeys(ONCE, "ingest")
-    assert environment["DATABASE_URL"].startswith(f"postgresql://{who.get(name, 'ingest_ingest')}:${{")
+    who = {name: f"ingest_{_role(name).lower()}" for name in PROCESSES} | dict.fromkeys(ONCE, "ingest")
+    assert environment["DATABASE_URL"].startswith(f"postgresql://{who[name]}:${{")
     if name in PROCESSES:
         passwords = {key: value for key, value in environment.items() if key.endswith("_PASSWORD")}
         assert passwords == dict.fromkeys(PASSWORDS, "")
@@ -126,13 +130,15 @@ def test_a_process_connects_as_its_own_role_and_is_given_no_other_password(name:
         assert set(re.findall(r"\w+_PASSWORD", given)) == {"REDIS_PASSWORD", f"{_role(name)}_ROLE_PASSWORD"}
     if name == "search":
         assert environment["SEARCH_DATABASE_URL"] == environment["DATABASE_URL"]
+    if name == "exporter":
+        assert environment["MONITOR_DATABASE_URL"] == environment["DATABASE_URL"]
     if name == "maintenance":
         assert environment["MAINTENANCE_DATABASE_URL"] == environment["DATABASE_URL"]
 
 
 def test_every_published_port_is_this_machine_s_own() -> None:
     published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
-    assert published.keys() == {"postgres", "flower"}
+    assert published.keys() == {"postgres", "flower", "exporter"}
     assert published["postgres"] == ["127.0.0.1:5432:5432"]
     assert all(port.startswith("127.0.0.1:") for ports in published.values() for port in ports)
     assert "network_mode" not in FILE.read_text()
@@ -141,7 +147,7 @@ def test_every_published_port_is_this_machine_s_own() -> None:
 def test_every_secret_comes_from_the_environment_and_is_required() -> None:
     text = FILE.read_text()
     required = set(re.findall(r"\$\{(\w+):\?[^}]+\}", text))
-    by_role = {f"{role}_ROLE_PASSWORD" for role in ("INGEST", "SEARCH", "MAINTENANCE")}
+    by_role = {f"{role}_ROLE_PASSWORD" for role in ("INGEST", "SEARCH", "MAINTENANCE", "MONITOR")}
     assert required == {"POSTGRES_PASSWORD", "REDIS_PASSWORD", "FLOWER_BASIC_AUTH"} | by_role
     # a name that is required in one place has no default in another
     assert all(re.search(rf"\${{?{name}(?!\w|:\?)", text) is None for name in required)
@@ -178,7 +184,7 @@ def test_redis_keeps_every_message() -> None:
 
 def test_flower_asks_for_a_password_and_documents_are_read_only() -> None:
     assert SERVICES["flower"]["environment"]["FLOWER_BASIC_AUTH"].startswith("${FLOWER_BASIC_AUTH:?")
-    assert SERVICES["ingest"]["volumes"] == ["${DOCUMENTS:-./documents}:/documents:ro"]
+    assert SERVICES["ingest"]["volumes"][0] == "${DOCUMENTS:-./documents}:/documents:ro"
     assert SERVICES["ingest"]["environment"]["ALLOWED_ROOTS"] == "/documents"
 
 

@@ -25,12 +25,12 @@ LAYERS = [
         "services",
         (
             "ingest encoding writing dispatch searching lease patience buffer termstore sources resources"
-            " broker maintenance"
+            " broker maintenance monitoring counting"
         ),
     ),
     ("adapters", "db embedding embedded"),
     ("pure", "steps queries answers"),
-    ("ground", "types errors urls envfile settings scheduling filtering"),
+    ("ground", "types errors urls envfile settings scheduling endpoint filtering metrics metricfiles"),
 ]
 LAYER_OF = {part: depth for depth, (_, parts) in enumerate(LAYERS) for part in parts.split()} | {"": 0}
 
@@ -79,11 +79,12 @@ SQLALCHEMY = {
     "worker.maintenance.purge": ({"text"}, "deletes by age"),
     "worker.maintenance.run": (ERRORS | {"Connection", "text"}, "takes the chore's lock"),
     "worker.maintenance.spares": ({"Connection", "text"}, "forgets lost spares, numbers new ones"),
+    "worker.monitoring.health": ({"Connection"}, "type of what it hands to db/"),
     "worker.patience": (ERRORS | {"Connection", "Engine"}, "tries again, or leaves a busy moment be"),
     "worker.maintenance.vacuum": ({"Connection", "text"}, "VACUUM, and what needs it"),
 }
 CELERY = {"app", "tasks", "timetable", "lifecycle", "transport", "producer", "dispatch", "cli"}
-REDIS = {"broker", "dispatch", "tasks", "transport", "cli", "embedded"}
+REDIS = {"broker", "dispatch", "tasks", "transport", "cli", "embedded", "monitoring"}
 
 # Modules that may be longer, and why.
 LONG = {"worker/db/models.py": "declarations: one function a table, nothing to follow"}
@@ -238,7 +239,8 @@ def test_sqlalchemy_stays_in_db() -> None:
         ("alembic", {"db"}),
         ("fsspec", {"sources"}),
         ("cronsim", {"scheduling"}),
-        ("pydantic_settings", {"settings", "scheduling"}),
+        ("pydantic_settings", {"settings", "scheduling", "endpoint"}),
+        ("prometheus_client", {"metrics", "metricfiles", "monitoring"}),
         ("dotenv", {"envfile"}),
         ("wordllama", {"embedding"}),
         ("Stemmer", {"steps"}),

@@ -8,7 +8,9 @@ from worker.cli import (
     demo,
     doctor,
     evaluate,
+    exporter,
     flower,
+    health,
     load,
     maintain,
     migrate,
@@ -23,8 +25,8 @@ from worker.cli import (
 )
 
 _FAMILIES = (
-    add, load, status, search, evaluate, rate, change, pause, project, migrate, roles, doctor, maintain,
-    processes, flower, up, demo,
+    add, load, status, search, evaluate, rate, change, pause, project, migrate, roles, doctor, health,
+    maintain, processes, flower, exporter, up, demo,
 )  # fmt: skip
 
 

@@ -53,6 +53,10 @@ def worker(kind: Annotated[Kind, typer.Argument(help="Which work it takes.")]) -
     from celery.worker import state
 
     from worker.app import app
+    from worker.lifecycle import member
+    from worker.metricfiles import share
+
+    share(settings, kind.value, _concurrency(kind, settings), member)
 
     # not app.worker_main: that imports every command of Celery and Flower, which takes longer than our own
     process = app.Worker(**worker_options(kind, settings))

@@ -22,7 +22,7 @@ _WORK = {
     "ingest": "producers, ingest workers, beat",
     "search": "searches, one tenant at a time",
     "maintenance": "the chores; inherits from the owner",
-    "monitor": "`ingest status` and `ingest doctor`, no texts",
+    "monitor": "the exporter and `ingest health`, no texts",
 }
 
 

@@ -37,6 +37,7 @@ def open_stack(settings: Settings) -> Iterator[Stack]:
         broker_url=broker,
         allowed_roots=settings.allowed_roots,
         flower_port=settings.flower_port,
+        metrics_port=settings.metrics_port,
     ) as stack:
         export(stack.settings_env)
         migrate(load_settings())
@@ -53,7 +54,7 @@ def _roles(settings: Settings) -> dict[str, str]:
     return {
         name: url.render_as_string(hide_password=False)
         for name, url in urls.items()
-        if name == "DATABASE_URL" or (name != "MONITOR_DATABASE_URL" and not configured(name))
+        if name == "DATABASE_URL" or not configured(name)
     }
 
 
@@ -63,6 +64,7 @@ def greeting(settings: Settings) -> str:
     return (
         f"Flower       http://{settings.flower_address}:{settings.flower_port}"
         f"  (its login: FLOWER_BASIC_AUTH in {folder / 'stack.env'})\n"
+        f"metrics      http://{settings.metrics_address}:{settings.metrics_port}/metrics\n"
         f"data folder  {folder}\n"
         f"from another shell:\n"
         f"  export DATA_DIR={folder}\n"

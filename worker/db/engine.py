@@ -10,6 +10,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, make_url, pool, t
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, ProgrammingError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from worker.db.pooling import CountedPool
 from worker.errors import DatabaseUnavailableError, SchemaError
 from worker.settings import Settings, masked
 
@@ -46,6 +47,8 @@ def make_engine(settings: Settings, url: SecretStr | None = None, application: s
     """Build the pooled engine of one process. Call it after a fork, dispose it at exit."""
     return create_engine(
         driver_url(url or settings.database_url),
+        poolclass=CountedPool,
+        pool_logging_name=application,
         pool_size=settings.database_pool_size,
         max_overflow=settings.database_max_overflow,
         pool_timeout=settings.database_pool_timeout,

@@ -42,7 +42,7 @@ def role_names(prefix: str) -> dict[Role, str]:
 
 
 def role_urls(settings: Settings, prefix: str, passwords: Mapping[Role, str]) -> dict[str, URL]:
-    """Give what the settings should say; and, as the last, what DATABASE_URL may say for monitoring.
+    """Give what the settings should say.
 
     A role whose password is not among these keeps that of the setting it is in already, or has none.
     """
@@ -53,7 +53,7 @@ def role_urls(settings: Settings, prefix: str, passwords: Mapping[Role, str]) ->
         "SEARCH_DATABASE_URL": (search, Role.SEARCH),
         "MAINTENANCE_DATABASE_URL": (settings.maintenance_url, Role.MAINTENANCE),
         "DIRECT_DATABASE_URL": (direct, Role.OWNER),
-        "MONITOR_DATABASE_URL": (settings.database_url, Role.MONITOR),
+        "MONITOR_DATABASE_URL": (settings.monitor_url, Role.MONITOR),
     }
     return {setting: _url(way, names[role], passwords.get(role)) for setting, (way, role) in ways.items()}
 

@@ -323,7 +323,13 @@ def _document_indexes() -> list[Index]:
             postgresql_where=text("fingerprint IS NOT NULL AND deleted_at IS NULL"),
         ),
         Index("documents_content_hash_idx", "content_hash"),
-        Index("documents_status_idx", "status", "tenant_id", "project_id"),
+        Index(
+            "documents_status_idx",
+            "status",
+            "tenant_id",
+            "project_id",
+            postgresql_where=text("deleted_at IS NULL"),
+        ),
         Index(
             "documents_waiting_idx",
             "lane",

@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import SQLAlchemyError
 
+from worker import metrics
 from worker.db import operations
 from worker.db.engine import clock, describe, single_connection_engine
 from worker.maintenance import backlog, compact, indexes, purge, recall, rescue, seal, spares, vacuum
@@ -77,10 +78,13 @@ def _recorded(connection: Connection, name: str, work: Callable[[], dict[str, An
     operations.close_dead_runs(connection, name)
     run_id = operations.open_run(connection, name)
     try:
-        details = work()
+        with metrics.chore_seconds.labels(name).time():
+            details = work()
     except BaseException as error:
+        metrics.chore_runs.labels(name, "failed").inc()
         _record_failure(connection, run_id, error)
         raise
+    metrics.chore_runs.labels(name, "done").inc()
     operations.close_run(connection, run_id, "done", details)
     log.info("chore %s: %s", name, details)
     return {"outcome": "done", **details}

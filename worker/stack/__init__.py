@@ -91,6 +91,7 @@ def running_stack(
     broker_url: SecretStr | None = None,
     allowed_roots: Sequence[Path] = (),
     flower_port: int | None = None,
+    metrics_port: int | None = None,
     procfile: Path | None = None,
 ) -> Iterator[Stack]:
     """Run what is missing: a server for each URL that is not given. Everything is stopped at the end.
@@ -105,7 +106,8 @@ def running_stack(
             _own(data_dir, exits)
             processes = Background(data_dir, procfile or find_procfile())
             processes.stop_leftover()
-            _refuse_taken(flower_port or _configured_flower_port())
+            _refuse_taken(flower_port or _configured("flower_port"), "Flower", "FLOWER_PORT")
+            _refuse_taken(metrics_port or _configured("metrics_port"), "metrics", "METRICS_PORT")
             servers = _servers(data_dir, postgres_version, database_url, broker_url)
             urls = {name: _start(server, exits) for name, server in servers.items()}
             given = {"DATABASE_URL": database_url, "BROKER_URL": broker_url}
@@ -182,18 +184,19 @@ def _leave_settings(path: Path, env: dict[str, str], exits: ExitStack) -> None:
         write_private(path, env)
 
 
-def _configured_flower_port() -> int:
-    """Read the port; the URLs, which no stack has given yet, are not looked at."""
-    return read_settings(database_url="postgresql://", broker_url="redis://").flower_port
+def _configured(port: str) -> int:
+    """Read a port; the URLs, which no stack has given yet, are not looked at."""
+    number: int = getattr(read_settings(database_url="postgresql://", broker_url="redis://"), port)
+    return number
 
 
-def _refuse_taken(port: int) -> None:
+def _refuse_taken(port: int, purpose: str, setting: str) -> None:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
             raise StackError(
-                f"port {port}, meant for Flower, cannot be used: {error.strerror}",
-                "stop the program that has it, or set FLOWER_PORT to a free port",
+                f"port {port}, meant for {purpose}, cannot be used: {error.strerror}",
+                f"stop the program that has it, or set {setting} to a free port",
             ) from None

@@ -1,0 +1,103 @@
+"""The exporter: a small HTTP server for Prometheus and for what restarts processes."""
+
+import json
+import logging
+import socket
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+from prometheus_client import CollectorRegistry, make_wsgi_app
+from prometheus_client.exposition import ThreadingWSGIServer
+
+from worker import metricfiles
+from worker.errors import StackError
+from worker.monitoring import health
+from worker.monitoring.exposition import COUNT_LOAD, KEEP_SECONDS, ProcessCollector, StateCollector
+from worker.monitoring.health import Check
+from worker.monitoring.sampler import Sampler
+from worker.settings import Settings
+
+log = logging.getLogger(__name__)
+
+HEALTH_KEEP_SECONDS, HEALTH_PATIENCE_SECONDS = 2, 8
+CLIENT_SECONDS = 10
+_SERVED = "/metrics\n/health/live\n/health/ready\n"
+
+StartResponse = Callable[[str, list[tuple[str, str]]], Any]
+
+
+class Application:
+    """The exporter's pages, as WSGI. Whoever asks at the same time shares one question to the servers."""
+
+    def __init__(
+        self, settings: Settings, keep: float = KEEP_SECONDS, count_load: float = COUNT_LOAD
+    ) -> None:
+        registry = CollectorRegistry(support_collectors_without_names=True)  # /metrics?name[]=…
+        registry.register(ProcessCollector(metricfiles.folder_of(settings)))
+        self.state = StateCollector(settings, keep, count_load)
+        registry.register(self.state)
+        self._metrics = make_wsgi_app(registry)
+        self._health = {
+            "/health/live": Sampler("live", _live, HEALTH_KEEP_SECONDS),
+            "/health/ready": Sampler("ready", health.ready, HEALTH_KEEP_SECONDS),
+        }
+
+    def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+        """Answer one request."""
+        path = environ["PATH_INFO"]
+        if path == "/metrics":
+            page: Iterable[bytes] = self._metrics(environ, start_response)
+            return page
+        if environ["REQUEST_METHOD"] not in {"GET", "HEAD"}:
+            return _text(start_response, "405 Method Not Allowed", "only GET\n")
+        if path in self._health:
+            return _as_json(start_response, self._health[path].get(HEALTH_PATIENCE_SECONDS))
+        if path == "/":
+            return _text(start_response, "200 OK", _SERVED)
+        return _text(start_response, "404 Not Found", _SERVED)
+
+
+def _live() -> list[Check]:
+    """Judge the other processes of this host, where there are any: that we answer is all there is of us."""
+    found = health.live(socket.gethostname())
+    others = [check for check in found if check.name != "heartbeat"]
+    return [Check("exporter", True, "answers"), *others]
+
+
+def _as_json(start_response: StartResponse, checks: list[Check] | None) -> list[bytes]:
+    checks = checks or [Check("servers", False, f"no answer within {HEALTH_PATIENCE_SECONDS} s")]
+    well = all(check.ok for check in checks)
+    body = json.dumps({"ok": well, "checks": [asdict(check) for check in checks]}, indent=2).encode()
+    status = "200 OK" if well else "503 Service Unavailable"
+    start_response(status, [("Content-Type", "application/json"), ("Cache-Control", "no-store")])
+    return [body]
+
+
+def _text(start_response: StartResponse, status: str, body: str) -> list[bytes]:
+    start_response(status, [("Content-Type", "text/plain; charset=utf-8")])
+    return [body.encode()]
+
+
+class _Handler(WSGIRequestHandler):
+    """Who connects and says nothing is left."""
+
+    timeout = CLIENT_SECONDS
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing of a request: there are four a minute."""
+
+
+def listen(settings: Settings, application: Application) -> WSGIServer:
+    """Bind the exporter's port. Raises StackError where it cannot be had."""
+    address, port = settings.metrics_address, settings.metrics_port
+    try:
+        family = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0][0]
+        kind = type("Server", (ThreadingWSGIServer,), {"address_family": family})
+        return make_server(address, port, application, kind, _Handler)
+    except OSError as error:
+        raise StackError(
+            f"port {port} of {address}, meant for metrics, cannot be used: {error.strerror}",
+            "stop the program that has it, or set METRICS_PORT to a free port",
+        ) from None
