@@ -68,10 +68,10 @@ def _compare(stack: Stack, dimension: int, rows: int, shares: tuple[float, ...])
         leaf, stored = _sealed(resources, dimension, rows)
         resources.close()  # a database in use is no template
         for share in shares:
-            say(f"{dimension} dimensions, {stored:,} rows, {share:.1%} dead")
             with Watch() as watch:
                 vacuum = _seconds(stack, resources.settings, leaf, share, anew=False)
                 anew = _seconds(stack, resources.settings, leaf, share, anew=True)
+            say(f"{dimension}-d, {stored:,} rows, {share:.1%} dead: {vacuum:.1f} s, anew {anew:.1f} s")
             yield Worn(dimension, stored, share, vacuum, anew, watch.others)
 
 
