@@ -114,6 +114,7 @@ class Settings(ScheduleSettings):
     max_unsealed_rows: Annotated[int, Field(ge=2, le=100_000_000)] | None = None
     build_memory_bytes: Annotated[int, Field(ge=1 << 20, le=1 << 40)] | None = None
     build_workers: Annotated[int, Field(ge=0, le=64)] | None = None
+    reindex_blind_bytes: Annotated[int, Field(ge=0, le=1 << 50)] = 1 << 30
 
     hnsw_m: Annotated[int, Field(ge=2, le=100)] = 16
     hnsw_ef_construction: Annotated[int, Field(ge=4, le=1000)] = 64

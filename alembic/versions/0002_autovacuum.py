@@ -40,7 +40,7 @@ TRASH = "chunks_trash"
 
 FUNCTION = """
 CREATE FUNCTION vacuums(
-    OUT leaf text, OUT phase text, OUT done float, OUT pass bigint,
+    OUT leaf text, OUT phase text, OUT done float, OUT index_pass bigint,
     OUT indexes_done int, OUT indexes_total int, OUT has_graph bool)
 RETURNS SETOF record
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -64,7 +64,9 @@ def upgrade() -> None:
     op.execute(LOCK_TIMEOUT)
     op.execute(STATEMENT_TIMEOUT)
     for table, options in _tables().items():
-        op.execute(f"ALTER TABLE {table} SET ({', '.join(f'{name} = {value}' for name, value in options.items())})")
+        op.execute(
+            f"ALTER TABLE {table} SET ({', '.join(f'{name} = {value}' for name, value in options.items())})"
+        )
     op.execute(FUNCTION)
 
 

@@ -43,7 +43,7 @@ END""",
     # how far VACUUM is, autovacuum's too; by way of JSON, as PostgreSQL 16 does not count indexes
     "vacuums()": """
 CREATE FUNCTION vacuums(
-    OUT leaf text, OUT phase text, OUT done float, OUT pass bigint,
+    OUT leaf text, OUT phase text, OUT done float, OUT index_pass bigint,
     OUT indexes_done int, OUT indexes_total int, OUT has_graph bool)
 RETURNS SETOF record
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
