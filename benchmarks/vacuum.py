@@ -2,8 +2,8 @@
 
 One sealed segment of ready vectors is copied, with its indexes, a share of its rows is deleted at random, and
 one of two things is done: VACUUM alone, which takes the dead out of the graph; or REINDEX CONCURRENTLY, which
-builds a graph of those that live, and VACUUM after it. Compared are CPU seconds, which say least of what others
-do meanwhile.
+builds a graph of those that live, and VACUUM after it. Compared are CPU seconds, which say least of what
+others do meanwhile.
 """
 
 import itertools

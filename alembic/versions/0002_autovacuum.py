@@ -33,7 +33,7 @@ TABLES = {
     },
 }
 LEAVES = {
-    "chunks": {"autovacuum_vacuum_scale_factor": "0.4", "autovacuum_vacuum_cost_limit": "1000"},
+    "chunks": {"autovacuum_vacuum_scale_factor": "0.4", "autovacuum_vacuum_cost_limit": "10000"},
     "postings": {"autovacuum_vacuum_scale_factor": "0.05", "autovacuum_vacuum_insert_threshold": "-1"},
 }
 TRASH = "chunks_trash"

@@ -123,6 +123,7 @@ def _ended(found: Details) -> str:
     return {
         "session": f"end it: SELECT pg_terminate_backend({name})",
         "prepared transaction": f"end it: ROLLBACK PREPARED '{name}', or COMMIT PREPARED",
+        "replica": "end its longest query, or turn its hot_standby_feedback off",
         "replication slot": f"start who reads it, or SELECT pg_drop_replication_slot('{name}')",
     }.get(found["kind"], "run `ingest roles`: its roles see who it is")
 

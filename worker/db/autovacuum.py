@@ -8,8 +8,8 @@ from collections.abc import Mapping
 
 Options = Mapping[str, int | float]
 
-# Three or four versions of a row come of each document, nine indexes lead to them, and the partial ones that
-# dispatch reads are small only while the dead are taken out.
+# Three or four versions of a row come of each document, eleven indexes lead to them, and the partial ones
+# that dispatch reads are small only while the dead are taken out.
 _DOCUMENTS: Options = {
     "autovacuum_vacuum_scale_factor": 0.05,
     "autovacuum_analyze_scale_factor": 0.02,
@@ -34,8 +34,8 @@ TABLES: Mapping[str, Options] = {
 # An open leaf takes rows and a sealed one only loses them, so that one set serves both. What is dead in a
 # sealed one is the chore's, which builds the graph anew where autovacuum would repair it, at any hour and for
 # longer (docs/decisions/0015); at 30 % the chore `compact` rewrites the leaf. Beyond both, autovacuum comes
-# after all, and is not to take days.
-CHUNKS_LEAF: Options = {"autovacuum_vacuum_scale_factor": 0.4, "autovacuum_vacuum_cost_limit": 1000}
+# after all, and is not to sleep five times as long as it works.
+CHUNKS_LEAF: Options = {"autovacuum_vacuum_scale_factor": 0.4, "autovacuum_vacuum_cost_limit": 10_000}
 # Nobody reads them by the index alone, and sealing vacuums them: no visits for rows that are only added.
 POSTINGS_LEAF: Options = {"autovacuum_vacuum_scale_factor": 0.05, "autovacuum_vacuum_insert_threshold": -1}
 

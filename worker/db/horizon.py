@@ -8,9 +8,9 @@ from sqlalchemy import Connection, text
 # ordinary role is shown nothing of others' sessions.
 _HOLDERS = """
 WITH holders AS (
-    SELECT 'session' AS kind, a.pid::text AS name,
-           concat_ws(', ', nullif(a.application_name, ''), a.usename, a.state) AS who,
-           extract(epoch FROM clock_timestamp() - coalesce(a.xact_start, a.backend_start))::float AS seconds,
+    SELECT CASE a.backend_type WHEN 'walsender' THEN 'replica' ELSE 'session' END AS kind,
+           a.pid::text AS name, concat_ws(', ', nullif(a.application_name, ''), a.usename, a.state) AS who,
+           extract(epoch FROM clock_timestamp() - a.xact_start)::float AS seconds,
            greatest(age(a.backend_xmin), age(a.backend_xid)) AS age
     FROM pg_stat_activity a
     WHERE a.pid <> pg_backend_pid() AND (a.datname = current_database() OR a.datname IS NULL)
@@ -27,23 +27,21 @@ WITH holders AS (
 SELECT kind, name, who, seconds FROM holders
 WHERE age IS NOT NULL AND (seconds >= :seconds OR who = 'not in use' OR :seconds = 0)
 ORDER BY age DESC LIMIT 1"""
-
-
 _LOCKERS = """
 SELECT 'session' AS kind, a.pid::text AS name,
        concat_ws(', ', nullif(a.application_name, ''), a.usename, a.state) AS who,
        extract(epoch FROM clock_timestamp() - a.xact_start)::float AS seconds
 FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
 WHERE l.relation = to_regclass(quote_ident(:table)) AND a.datname = current_database() AND l.granted
-  AND l.mode NOT IN ('AccessShareLock', 'RowShareLock') AND a.pid <> pg_backend_pid()
+  AND a.pid <> pg_backend_pid()
 ORDER BY a.xact_start NULLS LAST LIMIT 1"""
 
 
 def oldest(connection: Connection, seconds: int = 0) -> dict[str, Any] | None:
     """Give (kind, name, who, seconds) of what looks furthest back; None where nothing is seen to.
 
-    `seconds`: since it began; None of a slot, which does not say. Where they are given, only of what
-    has lasted that long, or is a slot that nobody reads.
+    `seconds`: since it began; None of slots and replicas, which do not say. Where they are given, only of
+    what has lasted that long, or is a slot that nobody reads.
     """
     found = connection.execute(text(_HOLDERS), {"seconds": seconds}).one_or_none()
     return None if found is None else found._asdict()

@@ -7,7 +7,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
 from worker.db import builds
-from worker.db.engine import describe, is_retryable, lacks_memory
+from worker.db.engine import describe, is_locked_out, lacks_memory
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ def drop(connection: Connection, index: str) -> bool:
     try:
         connection.execute(text(f"DROP INDEX CONCURRENTLY IF EXISTS {index}"))
     except DBAPIError as error:
-        if connection.invalidated or not is_retryable(error):
+        if connection.invalidated or not is_locked_out(error):
             raise
         log.warning("%s is not dropped yet: %s", index, describe(error))
         return False

@@ -13,8 +13,9 @@ _DUE_SHARE = 0.04
 KNOWN_BYTES = 1 << 20
 # Share of the age at which the server freezes a table by itself, whatever goes on beside: come before that.
 FREEZE_SHARE = 0.5
-# Repairing a graph sleeps two of five milliseconds (docs/decisions/0015).
-_GENTLY = "SET vacuum_cost_delay = '2ms'; SET vacuum_cost_limit = 1000"
+# Five times autovacuum's own pace. A graph costs thousands of pages a row: at the highest limit its repair
+# sleeps about as long as it works (docs/decisions/0015).
+_COST_LIMIT, _COST_LIMIT_OF_GRAPHS = 1_000, 10_000
 
 
 class Due(NamedTuple):
@@ -77,18 +78,15 @@ def may_vacuum(connection: Connection, table: str) -> bool:
     return bool(found.scalar_one())
 
 
-def be_gentle(connection: Connection) -> None:
-    """Have this session's VACUUMs leave time to others."""
-    connection.execute(text(_GENTLY))
-
-
-def vacuum(connection: Connection, table: str, *, freeze: bool) -> None:
-    """Take away what is dead, bring the planner's statistics up to date, and freeze where asked.
+def vacuum(connection: Connection, table: Due, *, freeze: bool) -> None:
+    """Take away what is dead, bring the planner's statistics up to date, and freeze where asked; gently.
 
     Not in a transaction. SKIP_LOCKED: who holds the table does not queue everybody else behind us.
     """
+    limit = _COST_LIMIT_OF_GRAPHS if table.has_graph else _COST_LIMIT
+    connection.execute(text(f"SET vacuum_cost_delay = '2ms'; SET vacuum_cost_limit = {limit}"))
     frozen = ", FREEZE" if freeze else ""
-    connection.execute(text(f'VACUUM (ANALYZE, SKIP_LOCKED{frozen}) "{table}"'))
+    connection.execute(text(f'VACUUM (ANALYZE, SKIP_LOCKED{frozen}) "{table.table}"'))
 
 
 def analyze(connection: Connection, table: str) -> None:

@@ -24,7 +24,6 @@ def run(turn: Turn) -> dict[str, Any]:
     if turn.dry_run:
         first = [table.table for table in due if _is_better_anew(table)]
         return {"to_vacuum": [table.table for table in due], "to_rebuild_first": first, **_age(turn)}
-    vacuums.be_gentle(turn.connection)
     found: Found = defaultdict(list)
     for table in due[:MOST_TABLES]:
         _treat(turn, table, found)
@@ -62,7 +61,7 @@ def _vacuum(turn: Turn, table: Due, found: Found, *, freeze: bool) -> None:
     if _is_better_anew(table) and not _rebuilt(turn, table, found):
         return
     before = vacuums.state(turn.connection, table.table).vacuumed
-    vacuums.vacuum(turn.connection, table.table, freeze=freeze)
+    vacuums.vacuum(turn.connection, table, freeze=freeze)
     after = vacuums.state(turn.connection, table.table)
     if after.vacuumed == before:
         found[_undone(turn, table)].append(table.table)
