@@ -64,6 +64,7 @@ class ScheduleSettings(BaseSettings):
     spares_schedule: Timing = "600"
     vacuum_schedule: Timing = "7 * * * *"
     indexes_schedule: Timing = "17 * * * *"
+    reindex_schedule: Timing = "27 * * * *"
     recall_schedule: Timing = "23 3 * * *"
     purge_schedule: Timing = "37 * * * *"
     schedule_zone: Annotated[str, AfterValidator(_sound_zone)] = "UTC"

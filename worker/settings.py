@@ -122,6 +122,7 @@ class Settings(EndpointSettings, ScheduleSettings):
     recall_sample: Annotated[int, Field(ge=1, le=10_000)] = 50
     recall_rows: Annotated[int, Field(ge=1)] = 50_000_000
     recall_alert: Annotated[float, Field(ge=0, le=1)] = 0.95
+    reindex_blind_bytes: Annotated[int, Field(ge=0, le=1 << 50)] = 1 << 30
 
     hnsw_m: Annotated[int, Field(ge=2, le=100)] = 16
     hnsw_ef_construction: Annotated[int, Field(ge=4, le=1000)] = 64

@@ -60,6 +60,7 @@ class TaskName(StrEnum):
     RESCUE = "maintain.rescue"
     VACUUM = "maintain.vacuum"
     INDEXES = "maintain.indexes"
+    REINDEX = "maintain.reindex"
     SPARES = "maintain.spares"
     SEAL = "maintain.seal"
     COMPACT = "maintain.compact"

@@ -1,7 +1,7 @@
 """Pauses, batches that were cancelled, and an index of the backlog by project.
 
 Revision ID: 0003
-Revises: 0001
+Revises: 0002
 
 The index is made in one transaction with the table: nothing is released yet, so no backlog is long.
 """
@@ -9,7 +9,7 @@ The index is made in one transaction with the table: nothing is released yet, so
 from alembic import op
 
 revision = "0003"
-down_revision = "0001"
+down_revision = "0002"
 branch_labels = None
 depends_on = None
 

@@ -4,24 +4,22 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pytest
-from psycopg2 import errors as pg
 from pydantic import SecretStr
 from sqlalchemy import Connection, text
-from sqlalchemy.exc import IntegrityError, ProgrammingError
+from sqlalchemy.exc import ProgrammingError
 from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from tests.migration.catalogue import read
 from worker import Document, broker, delete, submit
 from worker.db import batches, documents
 from worker.db.batches import Lease
-from worker.db.engine import single_connection_engine, transaction
+from worker.db.engine import transaction
 from worker.dispatch import dispatch, republish
 from worker.maintenance.run import CHORES, _lock, run_chore
 from worker.maintenance.turn import Turn
@@ -430,150 +428,6 @@ def test_a_batch_somebody_is_finishing_is_left_alone(
     assert values(connection, "SELECT state FROM batches") == ["finished"]
 
 
-# vacuum
-
-
-def fill_heartbeats(connection: Connection, count: int, kind: str = "search") -> None:
-    tell(
-        connection,
-        """INSERT INTO heartbeats (name, kind, slots, pid)
-           SELECT :kind || n, :kind, 1, 1 FROM generate_series(1, :count) n""",
-        kind=kind,
-        count=count,
-    )
-    tell(connection, "SELECT pg_stat_force_next_flush()")
-
-
-@pytest.fixture
-def unattended(connection: Connection) -> None:
-    """No autovacuum: it would do the chore's work at a moment of its own."""
-    for table in values(connection, "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"):
-        if table not in {"chunks", "postings"}:
-            tell(connection, f"ALTER TABLE {table} SET (autovacuum_enabled = off)")
-
-
-def vacuumed(*done: str, locked: list[str] | None = None) -> dict[str, Any]:
-    return {"outcome": "done", "vacuumed": list(done), "locked": locked or [], "still_due": []}
-
-
-@pytest.mark.usefixtures("unattended")
-def test_vacuum_takes_what_needs_it_and_only_that(resources: Resources, connection: Connection) -> None:
-    assert run_chore(resources, "vacuum") == vacuumed()
-    fill_heartbeats(connection, 900)
-    tell(connection, "DELETE FROM heartbeats")
-    tell(connection, "SELECT pg_stat_force_next_flush()")
-    assert run_chore(resources, "vacuum") == vacuumed("heartbeats")  # 1,800 changes
-    counts = "SELECT n_dead_tup, n_mod_since_analyze FROM pg_stat_user_tables WHERE relname = 'heartbeats'"
-    assert tuple(connection.execute(text(counts)).one()) == (0, 0)
-    assert value(connection, "SELECT pg_relation_size('heartbeats')") == 0
-    never = "SELECT count(*) FROM pg_stat_user_tables WHERE vacuum_count > 0 AND relname <> 'heartbeats'"
-    assert value(connection, never) == 0
-    fill_heartbeats(connection, 1000)
-    assert run_chore(resources, "vacuum") == vacuumed()
-    fill_heartbeats(connection, 41, "ingest")  # 1,041 are more than 1,000 and a 25th of what there is
-    assert run_chore(resources, "vacuum") == vacuumed()
-    fill_heartbeats(connection, 2, "beat")
-    assert run_chore(resources, "vacuum") == vacuumed("heartbeats")
-    assert value(connection, "SELECT reltuples FROM pg_class WHERE relname = 'heartbeats'") == 1043
-
-
-@pytest.mark.usefixtures("unattended")
-def test_vacuum_takes_the_smallest_first(resources: Resources, connection: Connection) -> None:
-    tell(
-        connection, "INSERT INTO tenants (name) SELECT repeat('n', 190) || n FROM generate_series(1, 5000) n"
-    )
-    fill_heartbeats(connection, 2000)
-    assert run_chore(resources, "vacuum") == vacuumed("heartbeats", "tenants")
-
-
-@pytest.mark.usefixtures("unattended")
-def test_vacuum_passes_by_a_locked_table_and_says_so(
-    resources: Resources, connection: Connection, other: Connection
-) -> None:
-    fill_heartbeats(connection, 2000)
-    tell(other, "LOCK TABLE heartbeats IN SHARE UPDATE EXCLUSIVE MODE")
-    assert run_chore(resources, "vacuum") == vacuumed(locked=["heartbeats"])
-    other.rollback()
-    assert run_chore(resources, "vacuum") == vacuumed("heartbeats")
-
-
-# indexes
-
-
-def indexes(invalid: list[str], missing: list[str]) -> dict[str, Any]:
-    return {"outcome": "done", "invalid": invalid, "missing": missing}
-
-
-def test_all_indexes_of_a_new_database_are_there(resources: Resources) -> None:
-    assert run_chore(resources, "indexes") == indexes([], [])
-
-
-def test_an_index_whose_build_failed_is_found(resources: Resources, connection: Connection) -> None:
-    fill_heartbeats(connection, 2)
-    with pytest.raises(IntegrityError) as refused:
-        tell(connection, "CREATE UNIQUE INDEX CONCURRENTLY half_made ON heartbeats (kind)")
-    assert isinstance(refused.value.orig, pg.UniqueViolation)
-    assert run_chore(resources, "indexes") == indexes(["half_made"], [])
-    tell(connection, "DROP INDEX half_made")
-    assert run_chore(resources, "indexes") == indexes([], [])
-
-
-def test_an_index_that_is_being_built_is_not_found(
-    resources: Resources, connection: Connection, other: Connection
-) -> None:
-    tell(other, "UPDATE segments SET state = state")  # a writer the build has to wait for
-    engine = single_connection_engine(resources.settings.database_url)
-    with (
-        engine.connect().execution_options(isolation_level="AUTOCOMMIT") as builder,
-        ThreadPoolExecutor(1) as pool,
-    ):
-        build = pool.submit(tell, builder, "CREATE INDEX CONCURRENTLY in_the_making ON segments (updated_at)")
-        try:
-            wait_for(
-                connection, "EXISTS (SELECT 1 FROM pg_stat_progress_create_index WHERE index_relid <> 0)"
-            )
-            valid = "SELECT indisvalid FROM pg_index WHERE indexrelid = 'in_the_making'::regclass"
-            assert value(connection, valid) is False
-            assert run_chore(resources, "indexes") == indexes([], [])
-        finally:
-            other.rollback()
-        build.result(timeout=20)
-
-
-@pytest.mark.parametrize(
-    ("change", "missing"),
-    [
-        ("DROP INDEX documents_content_hash_idx", ["documents_content_hash_idx is gone"]),
-        ("DROP INDEX segments_open_key", ["segments_open_key is gone"]),
-        ("ALTER TABLE heartbeats DROP CONSTRAINT heartbeats_pkey", ["heartbeats_pkey is gone"]),
-        ("ALTER TABLE tenants DROP CONSTRAINT tenants_name_key", ["tenants_name_key is gone"]),
-        ("DROP INDEX chunks_project_id_idx", ["chunks_project_id_idx is gone"]),
-        ("DROP TABLE chunks_s000003", ["chunks_s000003 is gone"]),
-        ("ALTER INDEX documents_status_idx RENAME TO other_name", ["documents_status_idx is gone"]),
-        (
-            "ALTER TABLE chunks DETACH PARTITION chunks_s000004",
-            [
-                f"chunks_s000004 lacks chunks_{name}"
-                for name in (
-                    *("content_hash_idx", "created_at_idx", "number_idx", "pkey", "place_key"),
-                    "project_id_idx",
-                )
-            ],
-        ),
-        ("DROP TABLE postings_s000003", ["postings_s000003 is gone"]),
-        (
-            "ALTER TABLE postings DETACH PARTITION postings_s000004",
-            ["postings_s000004 lacks postings_term_idx"],
-        ),
-    ],
-)
-def test_what_is_missing_is_named(
-    change: str, missing: list[str], resources: Resources, connection: Connection
-) -> None:
-    tell(connection, change)
-    assert run_chore(resources, "indexes") == indexes([], missing)
-
-
 # spares
 
 
@@ -594,7 +448,7 @@ def test_spares_are_made_up_to_their_number(resources: Resources, connection: Co
     for kind, of in (("columns", ".text"), ("storage", ".embedding"), ("options", ""), ("tables", "")):
         assert found[kind][f"chunks_s000006{of}"] == found[kind][f"chunks_s000004{of}"], kind
     assert found["partitions"]["chunks_s000006"] == ("chunks", "FOR VALUES IN (6)")
-    assert run_chore(resources, "indexes") == indexes([], [])
+    assert run_chore(resources, "indexes")["missing"] == []
     assert run_chore(resources, "spares") == spares(0, 3)
 
 

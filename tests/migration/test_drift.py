@@ -100,7 +100,7 @@ def test_the_queries_read_what_the_kinds_are_called(connection: Connection) -> N
     found = read(connection)
     assert found["columns"]["documents.status"][1:4] == ("text", True, "'pending'::text")
     assert found["storage"]["chunks_s000001.embedding"][0] == "p"
-    assert found["options"]["chunks_s000001"][0] == ["toast_tuple_target=8160"]
+    assert found["options"]["chunks_trash"][0] == ["toast_tuple_target=8160"]
     assert found["partitions"]["chunks_trash"] == ("chunks", "FOR VALUES IN ('-1')")
     assert found["constraints"]["segments.segments_pkey"][0] == "PRIMARY KEY (segment)"
     assert all(found["indexes"][name][1] for name in found["indexes"])

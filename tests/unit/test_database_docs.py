@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import PrimaryKeyConstraint
 
-from worker.db import policies, segments
+from worker.db import autovacuum, policies, segments
 from worker.db.documents import TRANSITIONS
 from worker.db.models import BATCH_STATES, SEGMENT_STATES, schema
 from worker.types import EmbeddingType
@@ -50,6 +50,20 @@ def test_the_tables_and_functions_of_row_level_security_are_named() -> None:
     listed = " ".join(section.partition("Row-level security")[0].split())
     assert re.findall(r"`(\w+)`", listed) == list(policies.TENANT_TABLES)
     assert re.findall(r"^\| `(.+?)` \|", section, re.MULTILINE) == list(policies.FUNCTIONS)
+
+
+def test_every_parameter_of_autovacuum_has_its_reason() -> None:
+    section = TEXT.partition("\n## Autovacuum\n")[2].partition("\n## ")[0]
+    documented = re.findall(
+        r"^\| (?:leaves of )?`(\w+)` \| `([\w.]+)` \| ([-\d.]+) \| \S", section, re.MULTILINE
+    )
+    leaves = {"chunks": autovacuum.CHUNKS_LEAF, "postings": autovacuum.POSTINGS_LEAF}
+    expected = [
+        (table, name, str(value))
+        for table, options in {**autovacuum.TABLES, **leaves}.items()
+        for name, value in options.items()
+    ]
+    assert documented == expected
 
 
 def drawing(heading: str) -> set[tuple[str, str]]:

@@ -71,17 +71,14 @@ SQLALCHEMY = {
     "worker.maintenance.recall": (ERRORS, "a repair that is refused is told beside what was measured"),
     "worker.maintenance.rescue": ({"Connection"}, "type of a chore's argument"),
     "worker.maintenance.seal": (ERRORS | {"Connection"}, "one leaf's failure keeps no other from its index"),
+    "worker.maintenance.indexes": (ERRORS, "rows that a unique index forbids are named"),
+    "worker.maintenance.leeway": (ERRORS | {"Connection"}, "a lock or room that is not to be had is named"),
     # Suspicious: these hold SQL, which docs/architecture.md gives to db/ alone.
-    "worker.maintenance.indexes": (
-        {"Connection", "text", "PrimaryKeyConstraint", "UniqueConstraint"},
-        "reads pg_index",
-    ),
     "worker.maintenance.purge": ({"text"}, "deletes by age"),
     "worker.maintenance.run": (ERRORS | {"Connection", "text"}, "takes the chore's lock"),
     "worker.maintenance.spares": ({"Connection", "text"}, "forgets lost spares, numbers new ones"),
     "worker.monitoring.health": ({"Connection"}, "type of what it hands to db/"),
     "worker.patience": (ERRORS | {"Connection", "Engine"}, "tries again, or leaves a busy moment be"),
-    "worker.maintenance.vacuum": ({"Connection", "text"}, "VACUUM, and what needs it"),
 }
 CELERY = {"app", "tasks", "timetable", "lifecycle", "transport", "producer", "dispatch", "cli"}
 REDIS = {"broker", "dispatch", "tasks", "transport", "cli", "embedded", "monitoring"}

@@ -65,10 +65,13 @@ def _tables() -> "tuple[Sequence[Any], Segments]":
 
 def _segments_as_json(segments: "Segments") -> dict[str, Any]:
     builds = [build._asdict() for build in segments.builds]
-    return {"counts": segments.counts, "unsealed_rows": segments.unsealed_rows, "builds": builds}
+    vacuums = [vacuum._asdict() for vacuum in segments.vacuums]
+    counted = {"counts": segments.counts, "unsealed_rows": segments.unsealed_rows}
+    return counted | {"builds": builds, "vacuums": vacuums}
 
 
 def _say_segments(segments: "Segments") -> None:
+    from worker.cli.upkeep import vacuum_under_way
     from worker.cli.vitals import blocked_build
 
     counts = ", ".join(f"{number} {state}" for state, number in segments.counts.items())
@@ -76,6 +79,8 @@ def _say_segments(segments: "Segments") -> None:
     for build in segments.builds:
         done = "" if build.done is None else f", {build.done:.0%}"
         say(blocked_build(build) if build.blocker else f"the index of {build.leaf}: {build.phase}{done}")
+    for vacuum in segments.vacuums:
+        say(vacuum_under_way(vacuum))
 
 
 def _as_json(overview: "Overview", scopes: Sequence[Any]) -> dict[str, Any]:

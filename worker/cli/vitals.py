@@ -6,6 +6,8 @@ from typing import Any
 from worker.cli.checks import Finding, State, unchecked
 from worker.cli.output import age, printable
 from worker.cli.recall import check_recall
+from worker.cli.upkeep import NAMES as UPKEEP
+from worker.cli.upkeep import judge_upkeep
 from worker.db import operations, overview
 from worker.db.engine import reach
 from worker.db.overview import Health
@@ -20,7 +22,7 @@ _NAMES = (
     *(f"{kind} worker" for kind in _WORKERS),
     "beat",
     "chores",
-    "indexes",
+    *UPKEEP,
     "sealing",
     "paused",
     "backlog",
@@ -44,7 +46,7 @@ def judge(health: Health, settings: Settings) -> list[Finding]:
         *_workers(health),
         _beat(health, settings),
         _chores(health),
-        _indexes(health),
+        *judge_upkeep(health),
         _sealing(health, settings),
         *_paused(health),
         _backlog(health),
@@ -92,19 +94,6 @@ def _chores(health: Health) -> Finding:
         return Finding("chores", State.OK, f"{len(health.runs)} have run, the last time without failure")
     seen = "; ".join(f"{run.chore}: {printable(run.error_message or 'failed')}" for run in failed)
     return Finding("chores", State.FAILED, seen, f"run `ingest maintain {failed[0].chore}`")
-
-
-def _indexes(health: Health) -> Finding:
-    run = _last(health, "indexes")
-    if run is None:
-        return Finding(
-            "indexes", State.OK, "not due for their first check yet; `ingest maintain indexes` does it"
-        )
-    wrong = [*run.details.get("invalid", ()), *run.details.get("missing", ())]
-    if not wrong:
-        return Finding("indexes", State.OK, f"all valid {age(run.seconds_ago)} ago")
-    mend = "run REINDEX INDEX CONCURRENTLY on it, then `ingest maintain indexes`"
-    return Finding("indexes", State.FAILED, ", ".join(wrong), mend)
 
 
 def _sealing(health: Health, settings: Settings) -> Finding:

@@ -36,6 +36,12 @@ def is_valid(connection: Connection, leaf: str) -> bool:
     return bool(valid)
 
 
+def size_of(connection: Connection, index: str) -> int:
+    """Give the bytes of an index."""
+    found = connection.execute(text("SELECT pg_relation_size(CAST(:index AS regclass))"), {"index": index})
+    return int(found.scalar_one())
+
+
 def complete(connection: Connection, leaf: str, settings: Settings, name: str | None = None) -> None:
     """Build a leaf's vector index, in place of what an interrupted build left. Not in a transaction.
 
@@ -46,10 +52,10 @@ def complete(connection: Connection, leaf: str, settings: Settings, name: str | 
     try:
         _build(connection, leaf, settings, name)
     except DBAPIError as error:
-        if not (lacks_memory(error) and _is_parallel(connection)):
+        if not (lacks_memory(error) and is_parallel(connection)):
             raise
         log.warning("no memory for a parallel build of %s: built by one process", leaf)
-        connection.execute(text("SET max_parallel_maintenance_workers = 0"))
+        be_serial(connection)
         _build(connection, leaf, settings, name)
 
 
@@ -144,9 +150,25 @@ def vacuum(connection: Connection, table: str) -> None:
     connection.execute(text(f'VACUUM (ANALYZE, SKIP_LOCKED) "{table}"'))
 
 
-def _is_parallel(connection: Connection) -> bool:
+def is_parallel(connection: Connection) -> bool:
+    """Tell whether several processes share a build of this session."""
     workers = connection.execute(text("SHOW max_parallel_maintenance_workers")).scalar_one()
     return int(workers) > 0
+
+
+def be_serial(connection: Connection) -> None:
+    """Have one process do each build of this session from now on."""
+    connection.execute(text("SET max_parallel_maintenance_workers = 0"))
+
+
+def is_building(connection: Connection) -> bool:
+    """Tell whether another session builds an index in this database."""
+    found = connection.execute(
+        text("""
+            SELECT EXISTS (SELECT 1 FROM pg_stat_progress_create_index
+                           WHERE datname = current_database() AND pid <> pg_backend_pid())""")
+    )
+    return bool(found.scalar_one())
 
 
 def under_way(connection: Connection) -> Sequence[Row[Any]]:

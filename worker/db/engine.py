@@ -152,6 +152,11 @@ def lacks_memory(error: DBAPIError) -> bool:
     return str(getattr(error.orig, "pgcode", None) or "").startswith("53")
 
 
+def is_locked_out(error: DBAPIError) -> bool:
+    """Tell whether a lock was not to be had within lock_timeout (55P03)."""
+    return getattr(error.orig, "pgcode", None) == "55P03"
+
+
 def is_connection_trouble(error: DBAPIError) -> bool:
     """Tell whether the session failed, and not the statement: SQLSTATE classes of PostgreSQL's appendix A."""
     code = getattr(error.orig, "pgcode", None)

@@ -55,9 +55,9 @@ TABLES: Mapping[Role, Mapping[str, str]] = {
 }
 SEQUENCES: Mapping[Role, Mapping[str, str]] = {Role.INGEST: {"chunk_numbers": "USAGE"}}
 FUNCTIONS: Mapping[Role, tuple[str, ...]] = {
-    Role.INGEST: ("tenant_named(text)", "index_builds()"),
+    Role.INGEST: ("tenant_named(text)", "index_builds()", "vacuums()"),
     Role.SEARCH: ("tenant_named(text)",),
-    Role.MONITOR: ("index_builds()",),
+    Role.MONITOR: ("index_builds()", "vacuums()"),
 }
 
 # Roles that work over all tenants without owning the tables, and what their policy covers.

@@ -2,6 +2,7 @@
 
 from sqlalchemy import Connection, text
 
+from worker.db.autovacuum import CHUNKS_LEAF, POSTINGS_LEAF, rendered
 from worker.types import EmbeddingType
 
 TRASH = -1
@@ -40,6 +41,8 @@ def leaf_statements(segment: int, dimension: int, column_type: EmbeddingType) ->
         # without it rows over 2 kB move their text out of line, at two thirds of the COPY rate
         f"ALTER TABLE {leaf} SET (toast_tuple_target = 8160)",
         f"ALTER TABLE {leaf} ALTER COLUMN embedding SET STORAGE {storage}",
+        # the trash has no vector index: the server's defaults do
+        *([f"ALTER TABLE {leaf} SET ({rendered(CHUNKS_LEAF)})"] if segment != TRASH else []),
         f"ALTER TABLE chunks ATTACH PARTITION {leaf} FOR VALUES IN ({segment})",
     ]
 
@@ -53,6 +56,7 @@ def postings_statements(segment: int) -> list[str]:
         f"ALTER TABLE {leaf} SET (toast_tuple_target = 8160)",
         # numbers of chunks, which no compression makes smaller
         f"ALTER TABLE {leaf} ALTER COLUMN entries SET STORAGE EXTERNAL",
+        f"ALTER TABLE {leaf} SET ({rendered(POSTINGS_LEAF)})",
         f"ALTER TABLE postings ATTACH PARTITION {leaf} FOR VALUES IN ({segment})",
     ]
 

@@ -75,7 +75,7 @@ def _refused(error: DBAPIError) -> IngestError:
         return _no_pgvector(said)
     if code == "55P03":
         return SchemaError(
-            "the migration waited 5 s for a lock and gave up; nothing was changed",
+            "a step of the migration waited 5 s for a lock and gave up; nothing of it was kept",
             "run it again when the longest transaction is over",
         )
     if code == "57014":

@@ -28,6 +28,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
+from worker.db.autovacuum import TABLES as AUTOVACUUM
 from worker.types import EmbeddingType, FileType, Lane, Metric, SegmentState, Status
 
 BATCH_STATES = ("queued", "running", "finished", "abandoned", "cancelled")
@@ -194,6 +195,7 @@ def _batches(metadata: MetaData) -> Table:
         ),
         Index("batches_unfinished_idx", "state", "lane", postgresql_where=text("finished_at IS NULL")),
         Index("batches_finished_at_idx", "finished_at", postgresql_where=text("finished_at IS NOT NULL")),
+        postgresql_with=AUTOVACUUM["batches"],
     )
 
 
@@ -239,6 +241,7 @@ def _documents(metadata: MetaData) -> Table:
         *_document_keys(),
         *_document_checks(),
         *_document_indexes(),
+        postgresql_with=AUTOVACUUM["documents"],
     )
 
 
@@ -490,6 +493,7 @@ def _heartbeats(metadata: MetaData) -> Table:
         PrimaryKeyConstraint("name", name="heartbeats_pkey"),
         _check("name <> '' AND kind <> ''", "heartbeats_name_check"),
         _check("slots >= 0 AND pid > 0", "heartbeats_slots_check"),
+        postgresql_with=AUTOVACUUM["heartbeats"],
     )
 
 
@@ -547,4 +551,5 @@ def _evaluation_runs(metadata: MetaData) -> Table:
         ),
         Index("evaluation_runs_tenant_id_idx", "tenant_id", "created_at"),
         Index("evaluation_runs_created_at_idx", "created_at"),
+        postgresql_with=AUTOVACUUM["evaluation_runs"],
     )

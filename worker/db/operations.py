@@ -61,6 +61,17 @@ def close_run(
     )
 
 
+def last_details(connection: Connection, chore: str) -> dict[str, Any]:
+    """Give what the last run of a chore found and did; nothing where none is known to have ended well."""
+    found = connection.execute(
+        text("""
+            SELECT details FROM maintenance_runs WHERE chore = :chore AND outcome = 'done'
+            ORDER BY started_at DESC LIMIT 1"""),
+        {"chore": chore},
+    ).scalar_one_or_none()
+    return found or {}
+
+
 def ran_since(connection: Connection, chore: str, since: datetime) -> bool:
     """Tell whether a chore has begun and ended well after `since`."""
     found = connection.execute(

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Row, text
 
-from worker.db import builds
+from worker.db import builds, vacuums
 from worker.db.pauses import Pause, standing
 from worker.db.segments import unsealed_rows
 from worker.db.submissions import Scope
@@ -131,14 +131,15 @@ class Health:
 
 @dataclass(frozen=True, slots=True)
 class Segments:
-    """How many segments there are by state, the rows searched exactly, and the index builds under way.
+    """How many segments there are by state, the rows searched exactly, and what is under way on tables.
 
-    `builds`: rows of `builds.under_way`.
+    `builds`: rows of `builds.under_way`; `vacuums`: of `vacuums.under_way`.
     """
 
     counts: dict[str, int]
     unsealed_rows: int
     builds: Sequence[Row[Any]]
+    vacuums: Sequence[Row[Any]] = ()
 
 
 def health(connection: Connection, alive_seconds: int) -> Health:
@@ -164,7 +165,8 @@ def segments(connection: Connection) -> Segments:
             GROUP BY state ORDER BY state""")
     )
     counted = {row.state: row.segments for row in found}
-    return Segments(counted, unsealed_rows(connection), builds.under_way(connection))
+    under_way = builds.under_way(connection), vacuums.under_way(connection)
+    return Segments(counted, unsealed_rows(connection), *under_way)
 
 
 def _alive(connection: Connection, seconds: int) -> dict[str, int]:

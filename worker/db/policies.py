@@ -42,6 +42,25 @@ BEGIN ATOMIC
     LEFT JOIN pg_stat_activity a ON a.pid = p.current_locker_pid AND p.current_locker_pid <> 0
     WHERE p.datname = current_database();
 END""",
+    # how far VACUUM is, autovacuum's too; by way of JSON, as PostgreSQL 16 does not count indexes
+    "vacuums()": """
+CREATE FUNCTION vacuums(
+    OUT leaf text, OUT phase text, OUT done float, OUT index_pass bigint,
+    OUT indexes_done int, OUT indexes_total int, OUT has_graph bool)
+RETURNS SETOF record
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+    SELECT c.relname::text, p.phase,
+           CASE p.phase WHEN 'vacuuming heap' THEN p.heap_blks_vacuumed::float ELSE p.heap_blks_scanned END
+               / nullif(p.heap_blks_total, 0),
+           p.index_vacuum_count + 1,
+           (to_jsonb(p) ->> 'indexes_processed')::int, (to_jsonb(p) ->> 'indexes_total')::int,
+           EXISTS (SELECT 1 FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid
+                   JOIN pg_am m ON m.oid = x.relam WHERE i.indrelid = p.relid AND m.amname = 'hnsw')
+    FROM pg_stat_progress_vacuum p
+    JOIN pg_class c ON c.oid = p.relid
+    WHERE p.datname = current_database();
+END""",
 }
 
 

@@ -38,6 +38,8 @@ _TABLES = ["alembic_version", *schema(1, EmbeddingType.VECTOR).tables]
 _SEQUENCES = ["chunk_numbers"]
 # Reads what every session does: for `index_builds()`, and to know who may still look at an emptied leaf.
 _STATISTICS = "pg_read_all_stats"
+# Knows where the server keeps its files: what a build needs is then compared with what its disk has left.
+_SETTINGS = "pg_read_all_settings"
 
 
 def make_roles(
@@ -142,14 +144,25 @@ def _set_password(connection: Connection, name: str, password: str) -> None:
 
 
 def _join(connection: Connection, names: Mapping[Role, str]) -> None:
-    """Let maintenance be the owner, and the owner read the statistics; us, too, to hand over what is ours."""
+    """Let maintenance be the owner, and the owner read the statistics; us, too, to hand over what is ours.
+
+    The server's settings, too, where we may let it: it can do without.
+    """
     owner = names[Role.OWNER]
     me = connection.execute(
         text("SELECT quote_ident(current_user) FROM pg_roles WHERE rolname = current_user AND NOT rolsuper")
     ).scalar_one_or_none()
-    for group, member in ((owner, names[Role.MAINTENANCE]), (_STATISTICS, owner), (owner, me)):
+    groups = [(owner, names[Role.MAINTENANCE]), (_STATISTICS, owner), (owner, me)]
+    if me is None or _administers(connection, _SETTINGS):
+        groups.append((_SETTINGS, owner))
+    for group, member in groups:
         if member is not None and not _inherits(connection, member, group):
             connection.execute(text(f"GRANT {group} TO {member} WITH INHERIT TRUE, SET TRUE"))
+
+
+def _administers(connection: Connection, group: str) -> bool:
+    found = text("SELECT pg_has_role(CAST(:group AS name), 'MEMBER WITH ADMIN OPTION')")
+    return bool(connection.execute(found, {"group": group}).scalar_one())
 
 
 def _inherits(connection: Connection, member: str, group: str) -> bool:

@@ -42,7 +42,7 @@ def run(turn: Turn) -> dict[str, Any]:
 
 
 def _must_wait(turn: Turn) -> str | None:
-    if not turn.heavy:
+    if not turn.may_be_heavy():
         return "MAINTENANCE_WINDOW"
     return recall.held_up(turn.connection, turn.settings)
 

@@ -14,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from worker import metrics
 from worker.db import operations
 from worker.db.engine import clock, describe, single_connection_engine
-from worker.maintenance import backlog, compact, indexes, purge, recall, rescue, seal, spares, vacuum
+from worker.maintenance import backlog, compact, indexes, purge, recall, reindex, rescue, seal, spares, vacuum
 from worker.maintenance.turn import Chore, Turn
 from worker.resources import Resources
 from worker.scheduling import OFF, period
@@ -29,6 +29,7 @@ CHORES: dict[str, Chore] = {
     "rescue": rescue.run,
     "vacuum": vacuum.run,
     "indexes": indexes.run,
+    "reindex": reindex.run,
     "spares": spares.run,
     "seal": seal.run,
     "compact": compact.run,
@@ -66,7 +67,7 @@ def run_chore(
         if scheduled and _just_done(connection, name, resources.settings):
             return {"outcome": "just done"}
         heavy = not scheduled or resources.settings.in_window(clock(connection))
-        turn = Turn(resources, connection, dry_run, heavy)
+        turn = Turn(resources, connection, dry_run, heavy, scheduled)
         work = partial(_attended, lambda: CHORES[name](turn), connection, stopping)
         did = {"outcome": "dry run", **work()} if dry_run else _recorded(connection, name, work)
         # else the server does when it notices that we are gone, which may be after the next run began

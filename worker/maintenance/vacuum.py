@@ -1,57 +1,99 @@
-"""vacuum: VACUUM (ANALYZE) of the tables that need it, smallest first."""
+"""vacuum: VACUUM (ANALYZE) of the tables that need it, smallest first; worn graphs are built anew before."""
 
+from collections import defaultdict
 from typing import Any
 
-from sqlalchemy import Connection, text
-
-from worker.db import builds
+from worker.db import builds, horizon, vacuums
+from worker.db.vacuums import Due
+from worker.maintenance.leeway import hindrance, lacks_room, rebuild
 from worker.maintenance.turn import Turn
 
 MOST_TABLES = 20
-# A table is due with this many dead or newly changed rows, plus this share of its live ones: a fifth
-# of what autovacuum waits for by default, since the schedule runs when nobody looks.
-_DUE_ROWS = 1000
-_DUE_SHARE = 0.04
-# A table larger than this is also due while the planner knows nothing of it.
-_DUE_BYTES = 1 << 20
+# From here on building a graph anew takes less than having VACUUM repair it (docs/decisions/0015).
+_ANEW_SHARE = 0.05
+_DETAILS = (
+    "vacuumed", "frozen", "rebuilt_first", "analyzed", "locked", "refused", "waiting", "held_by", "still_due",
+)  # fmt: skip
+
+Found = defaultdict[str, list[Any]]
 
 
 def run(turn: Turn) -> dict[str, Any]:
-    """Give the tables that were vacuumed, those somebody had locked, and those still due."""
-    connection = turn.connection
-    due = _due(connection)
+    """Give what was done to which tables, what waits and why, who holds dead rows, the oldest freeze age."""
+    due = vacuums.due(turn.connection)
     if turn.dry_run:
-        return {"to_vacuum": due}
-    done: list[str] = []
-    locked: list[str] = []
+        first = [table.table for table in due if _is_better_anew(table)]
+        return {"to_vacuum": [table.table for table in due], "to_rebuild_first": first, **_age(turn)}
+    found: Found = defaultdict(list)
     for table in due[:MOST_TABLES]:
-        before = _times(connection, table)
-        builds.vacuum(connection, table)
-        (done if _times(connection, table) > before else locked).append(table)
-    return {"vacuumed": done, "locked": locked, "still_due": due[MOST_TABLES:]}
+        _treat(turn, table, found)
+    found["still_due"] = [table.table for table in due[MOST_TABLES:]]
+    return {name: found[name] for name in _DETAILS} | _age(turn)
 
 
-def _times(connection: Connection, table: str) -> int:
-    """Count the times a table was vacuumed by command: one that is locked is skipped with a mere warning."""
-    found = connection.execute(
-        text("SELECT vacuum_count FROM pg_stat_user_tables WHERE relid = to_regclass(quote_ident(:table))"),
-        {"table": table},
-    )
-    return int(found.scalar_one())
+def _treat(turn: Turn, table: Due, found: Found) -> None:
+    """Do what may be done now: freezing, and taking the dead out of a graph, are heavy."""
+    worn_graph = table.has_graph and table.is_worn
+    refusal = hindrance(turn) if worn_graph or table.aged else None
+    if refusal:
+        found["waiting"].append({"table": table.table, **refusal})
+        if worn_graph and refusal.get("held_by"):
+            found["held_by"].append(_held(table, refusal["held_by"]))
+    if table.has_graph and (refusal or not (worn_graph or table.aged)):
+        if table.stale:
+            _analyze(turn, table, found)
+    elif table.is_worn or table.stale or not refusal:
+        _vacuum(turn, table, found, freeze=table.aged and not refusal)
 
 
-def _due(connection: Connection) -> list[str]:
-    found = connection.execute(
-        text("""
-            SELECT s.relname FROM pg_stat_user_tables s
-            JOIN pg_class c ON c.oid = s.relid
-            WHERE s.schemaname = current_schema()
-              AND (greatest(s.n_dead_tup, s.n_mod_since_analyze) > :rows + :share * s.n_live_tup
-                   -- as after an upgrade of the server: without them searches do without vector indexes
-                   OR pg_relation_size(c.oid) > :bytes AND NOT EXISTS (
-                       SELECT 1 FROM pg_stats p
-                       WHERE p.schemaname = s.schemaname AND p.tablename = s.relname))
-            ORDER BY pg_relation_size(c.oid)"""),
-        {"rows": _DUE_ROWS, "share": _DUE_SHARE, "bytes": _DUE_BYTES},
-    )
-    return list(found.scalars())
+def _analyze(turn: Turn, table: Due, found: Found) -> None:
+    before = vacuums.state(turn.connection, table.table).analyzed
+    vacuums.analyze(turn.connection, table.table)
+    done = vacuums.state(turn.connection, table.table).analyzed > before
+    found["analyzed" if done else _undone(turn, table)].append(table.table)
+
+
+def _undone(turn: Turn, table: Due) -> str:
+    return "locked" if vacuums.may_vacuum(turn.connection, table.table) else "refused"
+
+
+def _vacuum(turn: Turn, table: Due, found: Found, *, freeze: bool) -> None:
+    if _is_better_anew(table) and not _rebuilt(turn, table, found):
+        return
+    before = vacuums.state(turn.connection, table.table).vacuumed
+    vacuums.vacuum(turn.connection, table, freeze=freeze)
+    after = vacuums.state(turn.connection, table.table)
+    if after.vacuumed == before:
+        found[_undone(turn, table)].append(table.table)
+        return
+    found["vacuumed"].append(table.table)
+    if freeze:
+        found["frozen"].append(table.table)
+    left = table._replace(dead=after.dead)
+    if left.is_worn:
+        found["held_by"].append(_held(left, horizon.oldest(turn.connection)))
+
+
+def _held(table: Due, holder: dict[str, Any] | None) -> dict[str, Any]:
+    return {"table": table.table, "dead_rows": table.dead, **(holder or {"kind": "unknown"})}
+
+
+def _is_better_anew(table: Due) -> bool:
+    return table.has_graph and table.is_worn and table.dead_share >= _ANEW_SHARE
+
+
+def _rebuilt(turn: Turn, table: Due, found: Found) -> bool:
+    """Build its graph anew; where there is no room for that, VACUUM has to repair it."""
+    index = builds.index_name(table.table)
+    if lacks_room(turn, builds.size_of(turn.connection, index)):
+        return True
+    failed = rebuild(turn, index, table.table)
+    if failed:
+        found["waiting"].append({"table": table.table, **failed})
+        return False
+    found["rebuilt_first"].append(table.table)
+    return True
+
+
+def _age(turn: Turn) -> dict[str, Any]:
+    return {"oldest_unfrozen": vacuums.oldest_unfrozen(turn.connection)._asdict()}
