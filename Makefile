@@ -17,7 +17,7 @@ export POSTGRES_VERSION := $(PG)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help run up test lint types format alerts bench docs-check clean
+.PHONY: help run up test lint types format alerts bench screenshots docs-check clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +51,9 @@ alerts: $(PROMTOOL) $(DEV) ## the alert rules and the dashboard: read and tested
 
 bench: $(DEV) $(if $(filter peers files growth all,$(NAME)),$(PEERS)) ## one benchmark (NAME=pipeline; without a name: which there are)
 	$(BIN)/python -m benchmarks $(NAME)
+
+screenshots: $(DEV) ## the pictures of Flower in the docs, by Chromium
+	$(BIN)/python docs/screenshots.py
 
 docs-check: $(DEV) ## what the documents say is what the code does
 	$(BIN)/pytest tests/docs

@@ -1,13 +1,16 @@
 """Trying database work again while its trouble passes."""
 
+import logging
 from collections.abc import Callable
 from typing import TypeVar
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
-from tenacity import Retrying, retry_if_exception, wait_exponential_jitter
+from tenacity import RetryCallState, Retrying, retry_if_exception, wait_exponential_jitter
 
-from worker.db.engine import is_retryable, transaction
+from worker.db.engine import describe, is_retryable, transaction
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -23,8 +26,17 @@ def patiently(work: Callable[[], T], must_stop: Callable[[], bool]) -> T:
         retry=retry_if_exception(is_retryable),
         wait=wait_exponential_jitter(multiplier=0.2, max=5),
         stop=lambda _: must_stop(),
+        before_sleep=_say,
         reraise=True,
     )(work)
+
+
+def _say(state: RetryCallState) -> None:
+    error = state.outcome.exception() if state.outcome else None
+    assert error is not None  # that is why it is tried again
+    log.warning(
+        "database work is tried again", extra={"attempt": state.attempt_number, "reason": describe(error)}
+    )
 
 
 def briefly(engine: Engine, work: Callable[[Connection], None]) -> bool:

@@ -172,7 +172,9 @@ def test_slow_searches(stack: Stack, page: OpenPage) -> None:
     assert "1,500" in stack.shell(f"ingest load ships.jsonl --tenant {slow.tenant}")
     stack.shell("ingest maintain seal; ingest maintain vacuum")
     slow.run("What you see")
-    (leaf,) = stack.ask("SELECT leaf FROM segments WHERE state = 'sealed' ORDER BY rows DESC LIMIT 1")[0]
+    (leaf,) = stack.ask(
+        "SELECT leaf FROM segments WHERE state = 'sealed' ORDER BY pg_relation_size(leaf) DESC"
+    )[0]
     stack.ask(f"DROP INDEX {leaf}_embedding_idx")
     slow.run("What to do now")
     stack.ask("DELETE FROM pg_statistic WHERE starelid = %s::regclass", leaf)
@@ -218,6 +220,7 @@ def test_falling_recall(stack: Stack, page: OpenPage) -> None:
     falling.run("How you know it is over")
 
 
+_LEFT_BYTES = 768 << 10  # else the server may not even let us in
 FULL = """
     CREATE FUNCTION full() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
         RAISE EXCEPTION 'could not extend file: No space left on device' USING ERRCODE = 'disk_full'; END $$;
@@ -233,15 +236,18 @@ def full_disk(stack: Stack) -> Iterator[None]:
         stack.ask("DROP TRIGGER full ON chunks; DROP FUNCTION full")
         return
     ballast = stack.disk / "ballast"
-    subprocess.run(["dd", "if=/dev/zero", f"of={ballast}", "bs=8192"], capture_output=True, check=False)
-    yield
-    ballast.unlink()
+    with ballast.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, shutil.disk_usage(stack.disk).free - _LEFT_BYTES)
+    try:
+        yield
+    finally:
+        ballast.unlink()
 
 
 def test_a_full_disk(stack: Stack, page: OpenPage) -> None:
     full = page("full-disk")
     stack.whole("search", "maintenance", "beat")
-    stack.write(full.tenant, 10, "sails " + " ".join(map(str, range(3000))))
+    stack.write(full.tenant, 10, "sails " + " ".join(map(str, range(18_000))))
     with full_disk(stack):
         stack.start("ingest")
         until(lambda: "No space left on device" in stack.log("ingest"))
