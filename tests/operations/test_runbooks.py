@@ -202,7 +202,9 @@ def test_falling_recall(stack: Stack, page: OpenPage) -> None:
     (stack.folder / "crews.jsonl").write_text("\n".join(map(json.dumps, lines)))
     assert "1,500" in stack.shell(f"ingest load crews.jsonl --tenant {falling.tenant}")
     stack.shell("ingest maintain seal")
-    (leaf,) = stack.ask("SELECT leaf FROM segments WHERE state = 'sealed' ORDER BY updated_at DESC LIMIT 1")[0]
+    (leaf,) = stack.ask("SELECT leaf FROM segments WHERE state = 'sealed' ORDER BY updated_at DESC LIMIT 1")[
+        0
+    ]
     stack.ask(f"DROP INDEX {leaf}_embedding_idx")
     stack.ask(
         f"CREATE INDEX {leaf}_embedding_idx ON {leaf} USING hnsw (embedding vector_cosine_ops)"
