@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 
 NAMES = [
     "pipeline", "writer", "rerun", "memory", "edits", "sealing", "halfvec", "growth", "million", "hybrid",
-    "filtered", "overhead",
+    "filtered", "overhead", "priority",
 ]  # fmt: skip
 
 
