@@ -1,7 +1,7 @@
 """What goes to the broker next: a window of it, interactive first, the tenants in turn.
 
-The database holds the backlog; the broker about two messages a worker slot. A message only wakes a
-worker up: losing every one of them loses nothing.
+The database holds the backlog; the broker about a message a worker slot: each batch fills the window again
+before its slot is free. A message only wakes a worker up: losing every one of them loses nothing.
 """
 
 import logging
@@ -22,7 +22,7 @@ from worker.types import QUEUE_OF, Lane, TaskName
 
 log = logging.getLogger(__name__)
 
-MESSAGES_A_SLOT = 2
+MESSAGES_A_SLOT = 1
 
 TAKEN_BY = {Lane.INTERACTIVE: ("ingest", "interactive"), Lane.BULK: ("ingest",)}
 

@@ -76,12 +76,17 @@ NAMES = [
 ]
 
 
+NEW_PAUSE = """
+    INSERT INTO pauses (tenant_id, project_id, lane, paused_by) VALUES (:tenant, :project, 'bulk', 'w')"""
+
+
 def _populate(world: World) -> None:
     world.ids.update({name: uuid4() for name in NAMES})
     world.do("INSERT INTO tenants (tenant_id, name) VALUES (:tenant, 'ours'), (:stranger, 'theirs')")
     world.do("INSERT INTO projects (project_id, tenant_id, name) VALUES (:project, :tenant, 'p')")
     world.do("INSERT INTO projects (project_id, tenant_id, name) VALUES (:other_project, :tenant, 'q')")
     world.do("INSERT INTO projects (project_id, tenant_id, name) VALUES (:strange_project, :stranger, 'p')")
+    world.do(NEW_PAUSE)
     for name in ("queued", "running", "finished", "abandoned"):
         world.do(_batch(f":{name}", ":tenant"))
     world.do(_batch(":strange", ":stranger"))
@@ -181,6 +186,15 @@ WRONG: list[tuple[str, str]] = [
     ("projects_language_check", "UPDATE projects SET language = ''"),
     ("projects_name_check", "UPDATE projects SET name = ''"),
     ("projects_metadata_check", "UPDATE projects SET metadata = '3'"),
+    # pauses
+    ("pauses_tenant_id_fkey", "UPDATE pauses SET tenant_id = gen_random_uuid(), project_id = NULL"),
+    ("pauses_project_id_fkey", "UPDATE pauses SET project_id = :strange_project"),
+    ("pauses_scope_key", NEW_PAUSE),
+    ("pauses_project_check", "UPDATE pauses SET tenant_id = NULL"),
+    ("pauses_lane_check", "UPDATE pauses SET lane = 'slow'"),
+    ("pauses_words_check", "UPDATE pauses SET reason = ''"),
+    ("pauses_words_check", "UPDATE pauses SET reason = repeat('r', 501)"),
+    ("pauses_words_check", "UPDATE pauses SET paused_by = ''"),
     # batches
     ("batches_pkey", _batch(":queued")),
     ("batches_tenant_id_fkey", _batch(tenant="gen_random_uuid()")),
@@ -201,6 +215,7 @@ WRONG: list[tuple[str, str]] = [
     ("batches_worker_check", _batches("queued", "worker = 'w'")),
     ("batches_finished_check", _batches("finished", "finished_at = NULL")),
     ("batches_finished_check", _batches("abandoned", "finished_at = NULL")),
+    ("batches_finished_check", _batches("abandoned", "state = 'cancelled', finished_at = NULL")),
     ("batches_finished_check", _batches("queued", "finished_at = now()")),
     ("batches_finished_check", _batches("running", "finished_at = now()")),
     # documents: whose, and which
@@ -374,6 +389,7 @@ UNREACHABLE = {
     "batches_tenant_id_batch_id_key",
     "documents_tenant_id_document_id_key",
     "segments_leaf_key",  # the name follows from the number, see segments_leaf_check
+    "pauses_pkey",  # made by the database, never given
     "maintenance_runs_pkey",  # made by the database, never given
     "evaluation_runs_pkey",
 }

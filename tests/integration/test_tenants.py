@@ -21,7 +21,7 @@ from worker.db.tenants import enter, set_tenant, tenant_transaction
 from worker.embedded import RunningValkey
 from worker.errors import IngestError
 
-READABLE = [table for table in policies.TENANT_TABLES if table != "batches"]
+READABLE = [table for table in policies.TENANT_TABLES if table not in ("batches", "pauses")]
 LEAVES = ["chunks_s000001", "chunks_s000003", "chunks_s000004", "chunks_trash", "postings_s000001"]
 VECTOR = str([1.0] + [0.1] * (DIMENSION - 1))
 OURS_IN_SIGHT = (2 * ROWS + ROWS // 4 + 80) // 8

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,9 +17,11 @@ from worker.cli.processes import Kind, worker_options
 from worker.cli.startup import OneLine
 from worker.cli.vitals import judge
 from worker.db.overview import Health, Segments
+from worker.db.pauses import Pause
 from worker.errors import IngestError, SettingsError
 from worker.producer import Document
 from worker.settings import Settings, read_settings
+from worker.types import Lane
 
 DEEP = "[" * 100_000
 
@@ -162,7 +165,7 @@ def states(health: Health) -> dict[str, str]:
     return {finding.name: finding.state.value for finding in judge(health, settings())}
 
 
-ALIVE = {"ingest": 1, "search": 1, "maintenance": 1, "beat": 1}
+ALIVE = {"ingest": 1, "interactive": 1, "search": 1, "maintenance": 1, "beat": 1}
 
 
 def health(**changed: Any) -> Health:
@@ -174,6 +177,7 @@ def health(**changed: Any) -> Health:
         "runs": [Run("dispatch"), Run("indexes", invalid=[], missing=[])],
         "oldest_waiting_seconds": None,
         "segments": Segments({"open": 1}, 20_000, []),
+        "paused": [],
     }
     return Health(**(sound | changed))
 
@@ -205,6 +209,23 @@ def test_who_keeps_a_build_waiting_is_named() -> None:
     assert found.mend == "end the session 77"
 
 
+PAUSED = Pause(
+    "acme", "a b", Lane.BULK, "disk full", "ann@host", datetime(2026, 11, 30, 12, tzinfo=UTC), 7200.0
+)
+
+
+def test_what_is_paused_is_named_with_what_ends_it() -> None:
+    held = health(paused=[PAUSED], oldest_waiting_seconds=700.0)
+    [paused, backlog] = [found for found in judge(held, settings()) if found.name in ("paused", "backlog")]
+    assert paused.seen == "tenant acme, project a b, queue bulk, for 2 h, by ann@host: disk full"
+    assert paused.mend == "`ingest resume --tenant acme --project 'a b' --queue bulk` when that is over"
+    assert backlog.mend == "resume what is paused, if that is what waits"
+    assert str(PAUSED) == (
+        "tenant acme, project a b, queue bulk is paused since 2026-11-30 12:00+00:00 by ann@host: disk full;"
+        " `ingest resume --tenant acme --project 'a b' --queue bulk` ends it"
+    )
+
+
 def test_sound_system_has_no_findings() -> None:
     assert set(states(health()).values()) == {"ok"}
 
@@ -216,6 +237,7 @@ def test_sound_system_has_no_findings() -> None:
         ({"metric": "l2"}, "embedding space", "failed"),
         ({"alive": {}}, "search worker", "failed"),
         ({"alive": {}}, "beat", "failed"),
+        ({"alive": {}}, "interactive worker", "warning"),
         ({"runs": []}, "beat", "warning"),
         ({"runs": [Run("dispatch", ago=1e4)]}, "beat", "warning"),
         ({"runs": [Run("vacuum", "failed")]}, "chores", "failed"),
@@ -225,6 +247,8 @@ def test_sound_system_has_no_findings() -> None:
         ({"oldest_waiting_seconds": 700.0}, "backlog", "warning"),
         ({"oldest_waiting_seconds": 5.0}, "backlog", "ok"),
         ({"oldest_waiting_seconds": 700.0, "alive": {}}, "backlog", "ok"),
+        ({"paused": [PAUSED]}, "paused", "warning"),
+        ({"paused": [PAUSED], "oldest_waiting_seconds": 700.0}, "backlog", "warning"),
     ],
 )
 def test_what_is_wrong_is_found(changed: dict[str, Any], name: str, state: str) -> None:

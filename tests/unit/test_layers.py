@@ -17,15 +17,15 @@ LAYERS = [
     (
         "entry",
         (
-            "app tasks timetable lifecycle transport producer submitting rating loading load_slice document"
-            " cli stack"
+            "app tasks timetable lifecycle transport producer submitting operating rating loading load_slice"
+            " document cli stack"
         ),
     ),
     (
         "services",
         (
             "ingest encoding writing dispatch searching lease patience buffer termstore sources resources"
-            " broker maintenance monitoring counting"
+            " broker backpressure maintenance monitoring counting"
         ),
     ),
     ("adapters", "db embedding embedded"),
@@ -50,12 +50,14 @@ PURE = {
 ERRORS = {"DBAPIError", "SQLAlchemyError"}
 SQLALCHEMY = {
     "worker.cli": (ERRORS, "an error that reaches main() becomes one line"),
+    "worker.backpressure": ({"Connection"}, "type of what it hands to db/"),
     "worker.dispatch": (ERRORS | {"Connection"}, "what fails here, beat does"),
     "worker.encoding": ({"Connection"}, "type of what it hands to db/"),
     "worker.ingest": (ERRORS, "database trouble is the batch's, not a document's"),
     "worker.lease": (ERRORS | {"Engine"}, "a beat that fails is tried again"),
     "worker.lifecycle": (ERRORS, "a heartbeat that fails must not end the worker"),
     "worker.load_slice": (ERRORS | {"Connection"}, "one write, then each document alone"),
+    "worker.operating": ({"Connection"}, "type of what it hands to db/"),
     "worker.producer": ({"Connection"}, "type of what it hands to db/"),
     "worker.rating": ({"Connection"}, "type of what it hands to db/"),
     "worker.resources": (ERRORS | {"Connection", "Engine"}, "owns the engines; retries what passes"),

@@ -226,11 +226,11 @@ def unsealed_rows(connection: Connection) -> int:
 def has_room(connection: Connection, settings: Settings, rows: int, lane: Lane = Lane.BULK) -> bool:
     """Tell whether so many rows may come without an index: what every search reads is bounded.
 
-    Bulk leaves a tenth of the bound to what a person waits for. What does not fill a segment may always
-    come: only a full one is sealed.
+    What a person waits for has as much again to itself, whatever bulk has written. What does not fill a
+    segment may always come: only a full one is sealed.
     """
     unsealed = unsealed_rows(connection)
-    most = settings.most_unsealed_rows * (10 if lane is Lane.INTERACTIVE else 9) // 10
+    most = settings.most_unsealed_rows * (20 if lane is Lane.INTERACTIVE else 9) // 10
     return unsealed + rows <= most or unsealed < settings.rows_of_segment
 
 
