@@ -24,6 +24,7 @@ from pydantic_settings import NoDecode, SettingsConfigDict
 from worker.endpoint import EndpointSettings
 from worker.envfile import dot_env, expanded, resolved, settings_files
 from worker.errors import SettingsError
+from worker.retention import RetentionSettings
 from worker.scheduling import ScheduleSettings
 from worker.types import LANGUAGES, EmbeddingType, Metric
 from worker.urls import broker_fault, postgres_fault
@@ -55,7 +56,7 @@ _NUMBER_BYTES = {EmbeddingType.VECTOR: 4, EmbeddingType.HALFVEC: 2}
 _OTHER_URLS = tuple(f"{who}_database_url" for who in ("direct", "maintenance", "monitor", "search"))
 
 
-class Settings(EndpointSettings, ScheduleSettings):
+class Settings(EndpointSettings, RetentionSettings, ScheduleSettings):
     """The settings. Attribute names are the environment's, in lower case; `.env.example` explains each."""
 
     model_config = SettingsConfigDict(
@@ -108,9 +109,6 @@ class Settings(EndpointSettings, ScheduleSettings):
     task_time_limit: Seconds = 600
     visibility_timeout: Seconds = 1800
     startup_patience_seconds: Seconds = 60
-
-    retention_days: Annotated[int, Field(ge=1, le=3650)] = 30
-    evaluation_retention_days: Annotated[int, Field(ge=1, le=3650)] = 90
 
     segment_rows: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
     segment_bytes: Annotated[int, Field(ge=1 << 20, le=1 << 40)] = 128 << 20

@@ -65,6 +65,7 @@ class TaskName(StrEnum):
     COMPACT = "maintain.compact"
     RECALL = "maintain.recall"
     PURGE = "maintain.purge"
+    BACKFILL = "maintain.backfill"
 
     @property
     def chore(self) -> str | None:

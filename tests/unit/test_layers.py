@@ -30,7 +30,7 @@ LAYERS = [
     ),
     ("adapters", "db embedding embedded"),
     ("pure", "steps queries answers"),
-    ("ground", "types errors urls envfile settings scheduling endpoint filtering metrics metricfiles"),
+    ("ground", "types errors urls envfile settings scheduling retention endpoint filtering metrics metricfiles"),
 ]
 LAYER_OF = {part: depth for depth, (_, parts) in enumerate(LAYERS) for part in parts.split()} | {"": 0}
 
@@ -76,7 +76,7 @@ SQLALCHEMY = {
         {"Connection", "text", "PrimaryKeyConstraint", "UniqueConstraint"},
         "reads pg_index",
     ),
-    "worker.maintenance.purge": ({"text"}, "deletes by age"),
+    "worker.maintenance.purge": ({"Connection"}, "type of a chore's argument"),
     "worker.maintenance.run": (ERRORS | {"Connection", "text"}, "takes the chore's lock"),
     "worker.maintenance.spares": ({"Connection", "text"}, "forgets lost spares, numbers new ones"),
     "worker.monitoring.health": ({"Connection"}, "type of what it hands to db/"),
@@ -239,7 +239,7 @@ def test_sqlalchemy_stays_in_db() -> None:
         ("alembic", {"db"}),
         ("fsspec", {"sources"}),
         ("cronsim", {"scheduling"}),
-        ("pydantic_settings", {"settings", "scheduling", "endpoint"}),
+        ("pydantic_settings", {"settings", "scheduling", "retention", "endpoint"}),
         ("prometheus_client", {"metrics", "metricfiles", "monitoring"}),
         ("dotenv", {"envfile"}),
         ("wordllama", {"embedding"}),

@@ -72,6 +72,17 @@ def ran_since(connection: Connection, chore: str, since: datetime) -> bool:
     return bool(found.scalar_one())
 
 
+def last_details(connection: Connection, chore: str) -> Mapping[str, Any]:
+    """Give what the last run of a chore that ended well said; nothing where there is none."""
+    found = connection.execute(
+        text("""
+            SELECT details FROM maintenance_runs WHERE chore = :chore AND outcome = 'done'
+            ORDER BY started_at DESC LIMIT 1"""),
+        {"chore": chore},
+    ).scalar_one_or_none()
+    return found or {}
+
+
 def close_dead_runs(connection: Connection, chore: str) -> int:
     """Close the runs of a chore that were cut short. Call it holding the chore's lock."""
     closed = connection.execute(

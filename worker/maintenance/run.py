@@ -6,6 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import timedelta
 from functools import partial
+from threading import Event
 from typing import Any
 
 from sqlalchemy import Connection, text
@@ -14,7 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from worker import metrics
 from worker.db import operations
 from worker.db.engine import clock, describe, single_connection_engine
-from worker.maintenance import backlog, compact, indexes, purge, recall, rescue, seal, spares, vacuum
+from worker.maintenance import backfill, backlog, compact, indexes, purge, recall, rescue, seal, spares, vacuum
 from worker.maintenance.turn import Chore, Turn
 from worker.resources import Resources
 from worker.scheduling import OFF, period
@@ -34,6 +35,7 @@ CHORES: dict[str, Chore] = {
     "compact": compact.run,
     "recall": recall.run,
     "purge": purge.run,
+    "backfill": backfill.run,
 }
 
 
@@ -66,8 +68,9 @@ def run_chore(
         if scheduled and _just_done(connection, name, resources.settings):
             return {"outcome": "just done"}
         heavy = not scheduled or resources.settings.in_window(clock(connection))
-        turn = Turn(resources, connection, dry_run, heavy)
-        work = partial(_attended, lambda: CHORES[name](turn), connection, stopping)
+        halt = Event()
+        turn = Turn(resources, connection, dry_run, heavy, halt.is_set)
+        work = partial(_attended, lambda: CHORES[name](turn), connection, stopping, halt)
         did = {"outcome": "dry run", **work()} if dry_run else _recorded(connection, name, work)
         # else the server does when it notices that we are gone, which may be after the next run began
         connection.execute(text("SELECT pg_advisory_unlock_all()"))
@@ -105,7 +108,7 @@ def _lock(connection: Connection, name: str) -> bool:
 
 
 def _attended(
-    work: Callable[[], dict[str, Any]], connection: Connection, stopping: Callable[[], bool]
+    work: Callable[[], dict[str, Any]], connection: Connection, stopping: Callable[[], bool], halt: Event
 ) -> dict[str, Any]:
     """Do the work in a thread: while the driver waits for the server, its own thread hears no signal."""
     driver: Any = connection.connection.driver_connection
@@ -118,6 +121,7 @@ def _attended(
             except BaseException as signal:  # noqa: BLE001 -- raised again once the server has let go
                 interrupted = signal
             if interrupted or stopping():
+                halt.set()
                 driver.cancel()
     if interrupted:
         raise interrupted

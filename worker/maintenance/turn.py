@@ -16,13 +16,15 @@ class Turn:
 
     `connection`: the direct one that holds the lock, in autocommit. `dry_run`: find what there is to do, and
     change nothing. `heavy`: work that searches and writers feel may be done now; outside of
-    MAINTENANCE_WINDOW only what a person asks for may.
+    MAINTENANCE_WINDOW only what a person asks for may. `halted` says yes once the run is to end: what it asks
+    of `connection` is cancelled then, and it begins no further part.
     """
 
     resources: Resources
     connection: Connection
     dry_run: bool = False
     heavy: bool = True
+    halted: Callable[[], bool] = lambda: False
 
     @property
     def settings(self) -> Settings:
