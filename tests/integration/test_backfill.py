@@ -25,6 +25,7 @@ from worker.errors import TransientError
 from worker.ingest import ingest_batch
 from worker.maintenance import backfill
 from worker.maintenance.run import run_chore
+from worker.producer import find
 from worker.queries import read_query
 from worker.resources import Resources, close_resources
 from worker.searching import search
@@ -61,8 +62,9 @@ def stored(drain: Drain, resources: Resources) -> dict[str, UUID]:
     """Four documents of four chunks without vectors: two in a sealed segment, two in the open one."""
     ids: dict[str, UUID] = {}
     for names in (NAMES[:2], NAMES[2:]):
-        ids |= zip(names, submit([note(name) for name in names]).new, strict=True)
+        submit([note(name) for name in names])
         assert drain() == {"completed": 2}
+        ids |= {name: find([f"{name}.txt"])[0].document_id for name in names}
         if len(ids) == len(names):
             assert run_chore(resources, "seal")["sealed"] == ["chunks_s000001"]
     return ids

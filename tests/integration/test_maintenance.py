@@ -633,7 +633,8 @@ def test_spares_that_cannot_be_made_fail_the_chore(resources: Resources, connect
 
 
 def purged(**gone: int) -> dict[str, Any]:
-    nothing = {"batches": 0, "maintenance_runs": 0, "evaluation_runs": 0, "heartbeats": 0}
+    records = ("batches", "maintenance_runs", "evaluation_runs", "heartbeats")
+    nothing = dict.fromkeys((*records, "documents", "chunks", "contents"), 0)
     return {"outcome": "done", **nothing, **gone}
 
 
