@@ -66,6 +66,7 @@ class TaskName(StrEnum):
     RECALL = "maintain.recall"
     PURGE = "maintain.purge"
     BACKFILL = "maintain.backfill"
+    RECONCILE = "maintain.reconcile"
 
     @property
     def chore(self) -> str | None:

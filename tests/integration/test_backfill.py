@@ -12,6 +12,7 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import Connection, text
 
+from tests.integration.prepared import SENTENCES, SETTINGS, NewDatabase, drained, prepare, told
 from tests.integration.test_maintenance import tell, value, values, wait_for
 from worker import Document, GivenChunk, delete, restore, submit
 from worker.db import segments, unembedded
@@ -19,10 +20,11 @@ from worker.db.engine import driver_url
 from worker.db.grants import Role
 from worker.db.logins import role_names
 from worker.db.roles import make_roles
-from worker.dispatch import dispatch
 from worker.db.unembedded import Place
+from worker.embedded import RunningValkey
+from worker.embedding import Embedder
+from worker.embedding.wordllama import WordLlamaEmbedder
 from worker.errors import TransientError
-from worker.ingest import ingest_batch
 from worker.maintenance import backfill
 from worker.maintenance.run import run_chore
 from worker.producer import find
@@ -37,46 +39,43 @@ ROOT = Path(__file__).parents[2]
 Drain = Callable[[], dict[str, int]]
 
 NAMES = ("apples", "bridges", "clocks", "dolphins")
-SENTENCES = 4
 
 
 @pytest.fixture
 def environment() -> dict[str, str]:
-    return {
-        "EMBEDDING_PROVIDER": "none",
-        "SEGMENT_ROWS": str(2 * SENTENCES),
-        "MAX_UNSEALED_ROWS": "10000",
-        "BUILD_WORKERS": "0",
-        "EMBEDDING_BATCH_SIZE": "3",
-        "CHUNK_SIZE": "100",
-    }
+    return {**SETTINGS, "EMBEDDING_BATCH_SIZE": "3"}
 
 
 def note(name: str, sentences: int = SENTENCES) -> Document:
-    told = (f"Sentence {n} tells of {name} and what they are made of." for n in range(sentences))
-    return Document.text("\n\n".join(told), source_path=f"{name}.txt")
+    return Document.text(told(name, sentences), source_path=f"{name}.txt")
 
 
-@pytest.fixture
-def stored(drain: Drain, resources: Resources) -> dict[str, UUID]:
+@pytest.fixture(scope="module")
+def template(new_database: NewDatabase, template: str, valkey: RunningValkey) -> str:
     """Four documents of four chunks without vectors: two in a sealed segment, two in the open one."""
-    ids: dict[str, UUID] = {}
-    for names in (NAMES[:2], NAMES[2:]):
-        submit([note(name) for name in names])
-        assert drain() == {"completed": 2}
-        ids |= {name: find([f"{name}.txt"])[0].document_id for name in names}
-        if len(ids) == len(names):
-            assert run_chore(resources, "seal")["sealed"] == ["chunks_s000001"]
-    return ids
+    notes = [note(name) for name in NAMES]
+    return prepare(new_database(template), valkey, SETTINGS, [notes[:2], notes[2:]])
+
+
+@pytest.fixture(scope="module")
+def model() -> Embedder:
+    """One for all tests: it takes a second to load."""
+    return WordLlamaEmbedder()
 
 
 @pytest.fixture
-def embedding(stored: object, monkeypatch: pytest.MonkeyPatch) -> Iterator[Resources]:
+def stored(settings: object) -> dict[str, UUID]:
+    return {name: find([f"{name}.txt"])[0].document_id for name in NAMES}
+
+
+@pytest.fixture
+def embedding(settings: object, model: Embedder, monkeypatch: pytest.MonkeyPatch) -> Iterator[Resources]:
     """The same database with a model: that of `submit`, too."""
     monkeypatch.setenv("EMBEDDING_PROVIDER", "wordllama")
     close_resources()
     load_settings.cache_clear()
     mine = Resources(load_settings())
+    mine.__dict__["embedder"] = model
     yield mine
     mine.close()
 
@@ -101,15 +100,6 @@ def rows(connection: Connection) -> list[tuple[Any, ...]]:
             ORDER BY number""")
     )
     return [tuple(row) for row in found]
-
-
-def ingest_all(mine: Resources, connection: Connection) -> dict[str, int]:
-    total: dict[str, int] = {}
-    dispatch(mine)
-    for batch_id in values(connection, "SELECT batch_id FROM batches WHERE state = 'queued'"):
-        for status, count in (ingest_batch(mine, batch_id, "test") or {}).items():
-            total[status] = total.get(status, 0) + count
-    return total
 
 
 def found_by_vector(mine: Resources, words: str) -> list[str]:
@@ -141,13 +131,16 @@ def test_its_vectors_are_those_that_ingestion_gives(embedding: Resources, connec
     filled(embedding)
     texts = values(connection, "SELECT text FROM chunks ORDER BY number")
     submit([Document.chunks([GivenChunk(text) for text in texts], source_path="again")])
-    assert ingest_all(embedding, connection) == {"completed": 1}
+    assert drained(embedding) == {"completed": 1}
     again = connection.execute(text("SELECT * FROM documents WHERE filename = 'again'")).one()
     assert (again.chunks_reused, again.chunks_embedded) == (16, 0)
     stored = values(connection, "SELECT embedding::text FROM chunks WHERE text = :t", t=texts[0])
     assert stored[0] == stored[1]
     computed = embedding.embedder.embed(texts[:1])
-    assert value(connection, "SELECT CAST(CAST(:v AS vector) AS text)", v=str(computed[0].tolist())) == stored[0]
+    assert computed is not None
+    assert (
+        value(connection, "SELECT CAST(CAST(:v AS vector) AS text)", v=str(computed[0].tolist())) == stored[0]
+    )
 
 
 def test_a_document_that_is_filled_counts_as_unchanged(embedding: Resources) -> None:
@@ -201,7 +194,7 @@ def test_chunks_in_the_trash_get_theirs_when_they_are_restored(
 
 
 class Model:
-    """A model that runs `meanwhile` each time it embeds, before it answers."""
+    """The model, which runs `meanwhile` each time it embeds, before it answers."""
 
     def __init__(self, mine: Resources, meanwhile: Callable[[int], object]) -> None:
         self.model, self._embed = mine.embedder.model, mine.embedder.embed
@@ -233,9 +226,9 @@ def test_nothing_is_open_while_it_embeds(embedding: Resources, connection: Conne
     assert (model.calls, opened) == (6, [])
 
 
-def _edited(mine: Resources, connection: Connection, _ids: dict[str, UUID]) -> int:
+def _edited(mine: Resources, _connection: Connection, _ids: dict[str, UUID]) -> int:
     assert len(submit([note("apples", 2)]).changed) == 1
-    assert ingest_all(mine, connection) == {"completed": 1}
+    assert drained(mine) == {"completed": 1}
     return 12
 
 
@@ -264,8 +257,14 @@ def test_what_changes_while_it_embeds_is_left_as_it_is_then(
     connection: Connection,
 ) -> None:
     other = Resources(load_settings())
+    other.__dict__["embedder"] = embedding.embedder
     expected: list[int] = []
-    Model(embedding, lambda call: call == 1 and expected.append(change(other, connection, stored)))
+
+    def change_once(call: int) -> None:
+        if call == 1:
+            expected.append(change(other, connection, stored))
+
+    Model(embedding, change_once)
     # all are read before the change
     embedding.settings = embedding.settings.model_copy(update={"embedding_batch_size": 16})
     assert filled(embedding)["filled"] == expected[0]
@@ -326,6 +325,7 @@ def test_it_waits_for_room_until_its_time_is_up(
     embedding: Resources, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(backfill, "MOST_SECONDS", 0)
+    tell(connection, "ANALYZE")  # a copied database has no statistics, by which rows are counted
     full = Resources(embedding.settings.model_copy(update={"segment_rows": 1, "max_unsealed_rows": 2}))
     did = filled(full)
     assert did["filled"] == 0
@@ -358,7 +358,8 @@ def test_a_chunk_that_cannot_be_embedded_keeps_no_other_from_it(
         model = embedding.embedder.model
 
         def embed(self, texts: Sequence[str]) -> Matrix:
-            return np.vstack([nothing if "1 tells of clocks" in one else embed([one]) for one in texts])
+            found = [nothing if "1 tells of clocks" in one else embed([one]) for one in texts]
+            return np.vstack([one for one in found if one is not None])
 
     embedding.__dict__["embedder"] = Odd()
     assert filled(embedding) == ended(15, 16, waiting=1, refused=1)
@@ -406,7 +407,8 @@ def test_it_goes_on_behind_the_chunk_where_it_stopped(
         id=str(first),
         index=1 << 62,
     )
-    monkeypatch.setattr(unembedded, "following", following_first(asked := []))
+    asked: list[Place] = []
+    monkeypatch.setattr(unembedded, "following", following_first(asked))
     assert filled(embedding) == ended(), "and it begins anew at the end"
     assert asked[0] == Place(first, 1 << 62)
 
@@ -415,9 +417,10 @@ def test_maintenance_may_do_it(embedding: Resources, connection: Connection) -> 
     make_roles(embedding.settings, "fill_")
     name = role_names("fill_")[Role.MAINTENANCE]
     url = driver_url(embedding.settings.database_url).set(username=name)
-    url = SecretStr(url.render_as_string(hide_password=False))
+    mine = SecretStr(url.render_as_string(hide_password=False))
     own = Resources(
-        embedding.settings.model_copy(update={"database_url": url, "maintenance_database_url": url})
+        embedding.settings.model_copy(update={"database_url": mine, "maintenance_database_url": mine})
     )
+    own.__dict__["embedder"] = embedding.embedder
     assert filled(own) == ended()
     own.close()

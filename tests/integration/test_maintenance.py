@@ -22,8 +22,9 @@ from worker import Document, broker, delete, submit
 from worker.db import batches, documents
 from worker.db.batches import Lease
 from worker.db.engine import single_connection_engine, transaction
+from worker.db.operations import lock_chore
 from worker.dispatch import dispatch, republish
-from worker.maintenance.run import CHORES, _lock, run_chore
+from worker.maintenance.run import CHORES, run_chore
 from worker.maintenance.turn import Turn
 from worker.resources import Resources
 from worker.settings import child_environment
@@ -91,7 +92,7 @@ def test_a_chore_records_what_it_did(chore: str, resources: Resources, connectio
 
 @pytest.mark.parametrize("chore", CHORES)
 def test_a_chore_runs_once_at_a_time(chore: str, resources: Resources, connection: Connection) -> None:
-    assert _lock(connection, chore)
+    assert lock_chore(connection, chore)
     assert run_chore(resources, chore) == {"outcome": "locked"}
     another = next(name for name in CHORES if name != chore)
     assert run_chore(resources, another)["outcome"] == "done"

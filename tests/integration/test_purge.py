@@ -47,7 +47,8 @@ def ids(drain: Drain) -> dict[str, UUID]:
 def age_deletion(connection: Connection, days: int, *documents: UUID) -> None:
     tell(
         connection,
-        "UPDATE documents SET deleted_at = now() - make_interval(days => :days) WHERE document_id = ANY(:ids)",
+        """UPDATE documents SET deleted_at = now() - make_interval(days => :days)
+           WHERE document_id = ANY(:ids)""",
         days=days,
         ids=list(documents),
     )
@@ -78,9 +79,7 @@ def test_what_was_deleted_long_ago_goes_and_what_was_deleted_lately_stays(
     assert run_chore(resources, "purge") == purged()
 
 
-def test_off_keeps_them_for_ever(
-    resources: Resources, connection: Connection, ids: dict[str, UUID]
-) -> None:
+def test_off_keeps_them_for_ever(resources: Resources, connection: Connection, ids: dict[str, UUID]) -> None:
     deleted(connection, ids["a"], days=5000)
     kept = Resources(resources.settings.model_copy(update={"deleted_retention_days": "off"}))
     assert run_chore(kept, "purge") == purged()
@@ -138,7 +137,9 @@ def test_a_worker_that_stops_leaves_whole_parts(
 
 def test_an_index_finds_them(resources: Resources, connection: Connection) -> None:
     tell(connection, "SET enable_seqscan = off")
-    plan = values(connection, f"EXPLAIN SELECT 1 FROM documents d WHERE {purging._LONG_DELETED}", deleted_days=1)
+    plan = values(
+        connection, f"EXPLAIN SELECT 1 FROM documents d WHERE {purging._LONG_DELETED}", deleted_days=1
+    )
     assert any("documents_deleted_at_idx" in line for line in plan)
     for condition in purging._NEEDLESS.values():
         plan = values(connection, f"EXPLAIN SELECT 1 FROM documents WHERE {condition}", content_days=1)
@@ -166,7 +167,10 @@ def test_a_duplicate_that_is_deleted_too_can_still_be_restored(
     deleted(connection, ids["a"])
     assert run_chore(resources, "purge")["documents"] == 1
     row = connection.execute(
-        text("SELECT status, duplicate_of, deleted_at IS NOT NULL AS gone FROM documents WHERE document_id = :id"),
+        text(
+            """SELECT status, duplicate_of, deleted_at IS NOT NULL AS gone FROM documents
+               WHERE document_id = :id"""
+        ),
         {"id": twin},
     ).one()
     assert tuple(row) == ("pending", None, True)
@@ -241,7 +245,9 @@ run_chore(resources(), "purge")
     killed.kill()
     killed.wait()
     theirs = "datname = current_database() AND application_name LIKE 'ingest%'"
-    tell(connection, f"SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE {theirs} AND {mine}")
+    tell(
+        connection, f"SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE {theirs} AND {mine}"
+    )
     tell(other, "ROLLBACK")
     assert names(connection) == ["a", "b", "c"]
     wait_for(connection, "NOT EXISTS (SELECT 1 FROM pg_locks WHERE locktype = 'advisory')")
@@ -292,7 +298,10 @@ def test_content_that_may_be_needed_stays(
 def test_content_of_what_is_completed_goes_by_the_policy_alone(
     resources: Resources, connection: Connection, drain: Drain, ids: dict[str, UUID]
 ) -> None:
-    tell(connection, "UPDATE documents SET settled_at = settled_at - interval '6 days' WHERE source_path <> 'c'")
+    tell(
+        connection,
+        "UPDATE documents SET settled_at = settled_at - interval '6 days' WHERE source_path <> 'c'",
+    )
     off = Resources(resources.settings.model_copy(update={"content_retention_days": "off"}))
     assert run_chore(off, "purge") == purged()
     off.close()

@@ -1,6 +1,5 @@
 """Run a chore: one at a time over all machines, recorded in `maintenance_runs`."""
 
-import hashlib
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -15,7 +14,19 @@ from sqlalchemy.exc import SQLAlchemyError
 from worker import metrics
 from worker.db import operations
 from worker.db.engine import clock, describe, single_connection_engine
-from worker.maintenance import backfill, backlog, compact, indexes, purge, recall, rescue, seal, spares, vacuum
+from worker.maintenance import (
+    backfill,
+    backlog,
+    compact,
+    indexes,
+    purge,
+    recall,
+    reconcile,
+    rescue,
+    seal,
+    spares,
+    vacuum,
+)
 from worker.maintenance.turn import Chore, Turn
 from worker.resources import Resources
 from worker.scheduling import OFF, period
@@ -36,6 +47,7 @@ CHORES: dict[str, Chore] = {
     "recall": recall.run,
     "purge": purge.run,
     "backfill": backfill.run,
+    "reconcile": reconcile.run,
 }
 
 
@@ -46,8 +58,9 @@ def run_chore(
     stopping: Callable[[], bool] = lambda: False,
     scheduled: bool = False,
     dry_run: bool = False,
+    work: Chore | None = None,
 ) -> dict[str, Any]:
-    """Run one chore under its lock; gives what it found and did, as recorded.
+    """Run one chore under its lock; gives what it found and did, as recorded. `work`: what else than usual.
 
     A `scheduled` run leaves a chore be that another beat has just had run. A `dry_run` changes nothing and is
     not recorded: it gives what there is to do.
@@ -63,15 +76,16 @@ def run_chore(
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         # the interval: nobody builds an index for a client that was killed
         connection.execute(text("SET lock_timeout = '5s'; SET client_connection_check_interval = '5s'"))
-        if not _lock(connection, name):
+        if not operations.lock_chore(connection, name):
             return {"outcome": "locked"}
         if scheduled and _just_done(connection, name, resources.settings):
             return {"outcome": "just done"}
         heavy = not scheduled or resources.settings.in_window(clock(connection))
         halt = Event()
         turn = Turn(resources, connection, dry_run, heavy, halt.is_set)
-        work = partial(_attended, lambda: CHORES[name](turn), connection, stopping, halt)
-        did = {"outcome": "dry run", **work()} if dry_run else _recorded(connection, name, work)
+        chore = partial(work or CHORES[name], turn)
+        attended = partial(_attended, chore, connection, stopping, halt)
+        did = {"outcome": "dry run", **attended()} if dry_run else _recorded(connection, name, attended)
         # else the server does when it notices that we are gone, which may be after the next run began
         connection.execute(text("SELECT pg_advisory_unlock_all()"))
         return did
@@ -100,11 +114,6 @@ def _just_done(connection: Connection, name: str, settings: Settings) -> bool:
         return False
     now = clock(connection)
     return operations.ran_since(connection, name, now - timedelta(seconds=period(timing, now) / 2))
-
-
-def _lock(connection: Connection, name: str) -> bool:
-    key = int.from_bytes(hashlib.sha256(f"ingest chore {name}".encode()).digest()[:8], signed=True)
-    return bool(connection.execute(text("SELECT pg_try_advisory_lock(:key)"), {"key": key}).scalar())
 
 
 def _attended(
