@@ -67,7 +67,10 @@ SQLALCHEMY = {
     "worker.writing": (ERRORS | {"Connection"}, "one write, then each document alone"),
     "worker.maintenance.turn": ({"Connection"}, "type of a chore's argument"),
     "worker.maintenance.backfill": ({"Connection"}, "type of what it hands to db/"),
-    "worker.maintenance.cases": ({"Connection"}, "type of what it hands to db/"),
+    "worker.maintenance.cases": (
+        ERRORS | {"Connection"},
+        "a refused repair stops no other",
+    ),
     "worker.maintenance.compact": ({"Connection"}, "type of a chore's argument"),
     "worker.maintenance.comparing": ({"Connection"}, "type of what it hands to db/"),
     "worker.maintenance.recall": (ERRORS, "a repair that is refused is told beside what was measured"),

@@ -71,8 +71,8 @@ def _say(did: dict[str, Any]) -> None:
     for finding in did["findings"][:_SHOWN]:
         mark = ("✔", "green") if finding["mended"] else ("✘", "red")
         mend = "mended" if finding["mended"] else finding["mend"]
-        line = f"{finding['fault']}  {printable(finding['subject'])}: {printable(finding['seen'])} → {mend}"
-        say(f"{typer.style(mark[0], fg=mark[1])} {line}")
+        seen = f"{printable(finding['subject'])}: {printable(finding['seen'])}"
+        say(f"{typer.style(mark[0], fg=mark[1])} {finding['fault']:<9}  {seen} → {mend}")
     if (more := sum(did["found"].values()) - len(did["findings"][:_SHOWN])) > 0:
         say(f"  and {more:,} more")
     looked = f"{count(did['documents'], 'document')} and {count(did['chunks'], 'chunk')} looked at"

@@ -21,6 +21,7 @@ _NAMES = (
     "beat",
     "chores",
     "indexes",
+    "consistency",
     "sealing",
     "paused",
     "backlog",
@@ -45,6 +46,7 @@ def judge(health: Health, settings: Settings) -> list[Finding]:
         _beat(health, settings),
         _chores(health),
         _indexes(health),
+        _consistency(health),
         _sealing(health, settings),
         *_paused(health),
         _backlog(health),
@@ -105,6 +107,16 @@ def _indexes(health: Health) -> Finding:
         return Finding("indexes", State.OK, f"all valid {age(run.seconds_ago)} ago")
     mend = "run REINDEX INDEX CONCURRENTLY on it, then `ingest maintain indexes`"
     return Finding("indexes", State.FAILED, ", ".join(wrong), mend)
+
+
+def _consistency(health: Health) -> Finding:
+    run = _last(health, "reconcile")
+    if run is None or run.outcome == "failed":
+        return Finding("consistency", State.OK, "not checked yet; `ingest verify` does it")
+    if not run.details.get("left"):
+        return Finding("consistency", State.OK, f"all as its rows say {age(run.seconds_ago)} ago")
+    seen = f"{run.details['left']:,} things are not as their rows say"
+    return Finding("consistency", State.FAILED, seen, "run `ingest verify`")
 
 
 def _sealing(health: Health, settings: Settings) -> Finding:

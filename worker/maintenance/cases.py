@@ -1,18 +1,23 @@
 """What is wrong in the database, piece by piece, and of each what repairs it where that is always safe."""
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple, TypeVar
 from uuid import UUID
 
 from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
 
 from worker.db import inspection, mending
-from worker.db.engine import single_connection_engine, transaction
+from worker.db.engine import describe, single_connection_engine, transaction
 from worker.db.inspection import Misplaced, Piece, Sampled
 from worker.patience import briefly
 from worker.resources import Resources
 from worker.steps.soundness import REPAIR, Fault, Finding, Recorded, Tally, faults_of
+from worker.steps.terms import language_term
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -62,7 +67,10 @@ class Inspector:
         return Case(finding, partial(briefly, engine, restore))
 
     def documents(self, after: UUID) -> tuple[Piece, list[Case]]:
-        """Look at the next documents and their chunks, and for the words of a sample of these."""
+        """Look at the next documents and their chunks, and for the words of a sample of these.
+
+        Look at their postings first: a chunk without any lacks its words, too.
+        """
         piece = self._read(
             lambda connection: inspection.piece(
                 connection, after, DOCUMENTS_A_PIECE, CHUNKS_A_PIECE, self._tenant_id
@@ -100,7 +108,9 @@ class Inspector:
             ids = set(vocabulary.chunk_ids(chunk.text, chunk.heading_path, chunk.language).tolist())
             names = vocabulary.terms()
             terms = sorted((names[number] for number in ids), key=len)[-_TERMS_A_CHUNK:]
-            if missing := set(terms) - inspection.terms_listing(connection, chunk, terms):
+            whole = language_term(chunk.language)
+            missing = {*terms, whole} - inspection.terms_listing(connection, chunk, [*terms, whole])
+            if missing and whole not in missing:
                 found.append((chunk, sorted(missing)))
         return found
 
@@ -125,7 +135,15 @@ class Inspector:
         return True
 
     def _case(self, finding: Finding, repair: Callable[[Connection], bool]) -> Case:
-        return Case(finding, partial(self._mine.transact, repair, _SECONDS))
+        return Case(finding, partial(self._mend, repair))
+
+    def _mend(self, repair: Callable[[Connection], bool]) -> bool:
+        """Try a repair; one that is refused keeps no other from being made."""
+        try:
+            return self._mine.transact(repair, _SECONDS)
+        except DBAPIError as error:
+            log.warning("not mended", extra={"reason": describe(error)})
+            return False
 
     def _read(self, question: Callable[[Connection], T]) -> T:
         with transaction(self._mine.engine, _SECONDS, reading=True) as connection:

@@ -1,8 +1,8 @@
 """reconcile: the database against what it says about itself; what is always safe to mend is mended.
 
     structure │ segments, leaves, counters, the embedding space                        each run
-    documents │ each row against its chunks and what it points at, piece by piece      from where the last
-    postings  │ each chunk has postings, block by block                                run ended
+    postings  │ each chunk has postings, block by block                                from where the last
+    documents │ each row against its chunks and what it points at, piece by piece      run ended
 
 Each piece is one short snapshot, so that what is written meanwhile is no finding. `ingest verify` does all of
 it at once.
@@ -26,7 +26,7 @@ MOST_SECONDS = 300
 # A run of the schedule mends at most so many: whatever is wrong, or believed to be, it cannot have everything
 # ingested anew.
 MOST_MENDED = 1_000
-MOST_NAMED = 100
+MOST_NAMED = 50
 _STRUCTURE = frozenset({Fault.LEAF, Fault.SEGMENT})
 
 
@@ -39,7 +39,8 @@ class Survey:
     """One look at the database, and how far it came.
 
     `mends`: whether it repairs, at most `most` of what it finds. `document`, `block`: from where on; a pass
-    begins with FIRST and 0. `report` is told of documents that were looked at.
+    begins with FIRST and 0. `report` is told of documents that were looked at. `held`: what could have been
+    mended and was not, since `mends` is off.
     """
 
     inspector: Inspector
@@ -54,28 +55,32 @@ class Survey:
     chunks: int = 0
     found: Counter[str] = field(default_factory=Counter)
     mended: Counter[str] = field(default_factory=Counter)
+    held: int = 0
     named: dict[bool, list[Finding]] = field(default_factory=lambda: {False: [], True: []})  # by: mended
 
     def go(self) -> str:
         """Look to the end, or as long as it may; gives why it ended before."""
         try:
             self._structure()
-            while self.document != LAST:
-                piece, cases = self.inspector.documents(self.document)
-                self._take(cases)
-                self.documents += len(piece.documents)
-                self.chunks += sum(tally.seen + tally.trashed for tally in piece.chunks.values())
-                self.report(len(piece.documents))
-                self.document = piece.last
-                self._check()
             while self.block <= self.inspector.last_block():
                 self._take(self.inspector.postings(self.block))
                 self.block += 1
+                self._check()
+            while self.document != LAST:
+                self._look_at_documents()
                 self._check()
         except _EnoughError as reason:
             return str(reason)
         self.document, self.block = FIRST, 0
         return ""
+
+    def _look_at_documents(self) -> None:
+        piece, cases = self.inspector.documents(self.document)
+        self._take(cases)
+        self.documents += len(piece.documents)
+        self.chunks += sum(tally.seen + tally.trashed for tally in piece.chunks.values())
+        self.report(len(piece.documents))
+        self.document = piece.last
 
     def _structure(self) -> None:
         """Look at the structure first; while a person has to mend it, documents are left as they are."""
@@ -88,6 +93,7 @@ class Survey:
             if self.mends and repair and self.mended.total() >= self.most:
                 raise _EnoughError(f"{self.mended.total():,} were mended: the next run goes on")
             mended = bool(self.mends and repair and repair())
+            self.held += repair is not None and not self.mends
             self.found[finding.fault.value] += 1
             self.mended[finding.fault.value] += mended
             if len(self.named[mended]) < MOST_NAMED:
@@ -112,7 +118,7 @@ class Survey:
                 for finding in findings
             ],
             "reason": reason,
-            "next": None if self.document == FIRST else [str(self.document), self.block],
+            "next": None if (self.document, self.block) == (FIRST, 0) else [str(self.document), self.block],
         }
 
 
@@ -123,16 +129,17 @@ def run(turn: Turn) -> dict[str, Any]:
     survey.document, survey.block = UUID(document), block
     began = survey.document, survey.block
     reason = survey.go()
-    if not (turn.dry_run or survey.mends) and survey.found - survey.mended:
-        survey.document, survey.block = began  # what could not be mended now is not passed over
-    return survey.details(reason or _unmended(turn, survey))
+    if survey.held and not turn.dry_run:
+        survey.document, survey.block = began  # it is not passed over
+    return survey.details(reason or _why_held(turn, survey))
 
 
 def mend_all(turn: Turn, tenant_id: UUID | None, report: Callable[[int], None]) -> dict[str, Any]:
     """Look at everything and mend what is safe, without a bound: a person asked for it."""
     survey = _survey(turn, tenant_id=tenant_id, report=report)
     reason = survey.go()
-    return survey.details(reason or _unmended(turn, survey))
+    survey.document, survey.block = FIRST, 0  # the schedule begins anew
+    return survey.details(reason or _why_held(turn, survey))
 
 
 def examine(mine: Resources, tenant_id: UUID | None, report: Callable[[int], None]) -> dict[str, Any]:
@@ -147,7 +154,7 @@ def _survey(turn: Turn, tenant_id: UUID | None = None, **options: Any) -> Survey
     return Survey(Inspector(turn.resources, tenant_id), mends, halted=turn.halted, **options)
 
 
-def _unmended(turn: Turn, survey: Survey) -> str:
-    if turn.dry_run or survey.mends or not survey.found - survey.mended:
+def _why_held(turn: Turn, survey: Survey) -> str:
+    if turn.dry_run or not survey.held:
         return ""
     return "segments are being merged, or a leaf is to be mended first: documents were left as they are"

@@ -73,7 +73,7 @@ class Recorded:
     over: bool
 
 
-REPAIR = "run `ingest verify --repair`; the chore `reconcile` does the same"
+REPAIR = "run `ingest verify --repair`"
 
 
 def faults_of(document: Recorded, tally: Tally) -> Sequence[Finding]:
