@@ -9,7 +9,9 @@ import pytest
 from worker.steps.soundness import Fault, Recorded, Tally, faults_of
 from worker.types import Status
 
-SOUND = Recorded(UUID(int=1), UUID(int=2), "a.txt", Status.COMPLETED, deleted=False, total=4, stray=False, over=False)
+SOUND = Recorded(
+    UUID(int=1), UUID(int=2), "a.txt", Status.COMPLETED, deleted=False, total=4, stray=False, over=False
+)
 NONE = replace(SOUND, status=Status.SKIPPED, total=None)
 DELETED = replace(SOUND, deleted=True)
 WHOLE = Tally(seen=4, places=4)
