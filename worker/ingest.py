@@ -120,6 +120,10 @@ class BatchRun:
         return works
 
     def _read(self, document: Claimed) -> Work | None:
+        if document.dropped:
+            raise DocumentError(
+                "not_kept", "its content was dropped (CONTENT_RETENTION_DAYS): submit it again"
+            )
         if document.file_type is FileType.CHUNKS and document.content is None:
             raise DocumentError("not_kept", "its chunks came by a load, which keeps no copy: load it again")
         data = sources.load(document.source_path, document.content, self._resources.settings)

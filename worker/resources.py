@@ -61,8 +61,12 @@ class Resources:
     @cached_property
     def recipe(self) -> bytes:
         """The hash of everything but the content that a chunk set depends on."""
+        return self.recipe_of(model_name(self.settings))
+
+    def recipe_of(self, model: str) -> bytes:
+        """Give the same of another model."""
         return recipe(
-            model=model_name(self.settings),
+            model=model,
             dimension=self.settings.embedding_dimension,
             chunk_size=self.settings.chunk_size,
             chunk_overlap=self.settings.chunk_overlap,

@@ -67,6 +67,8 @@ class ScheduleSettings(BaseSettings):
     reindex_schedule: Timing = "27 * * * *"
     recall_schedule: Timing = "23 3 * * *"
     purge_schedule: Timing = "37 * * * *"
+    backfill_schedule: Timing = "300"
+    reconcile_schedule: Timing = "53 4 * * *"
     schedule_zone: Annotated[str, AfterValidator(_sound_zone)] = "UTC"
     schedule_jitter: Annotated[int, Field(ge=0, le=3600)] = 30
     maintenance_window: Window | None = None

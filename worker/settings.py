@@ -24,6 +24,7 @@ from pydantic_settings import NoDecode, SettingsConfigDict
 from worker.endpoint import EndpointSettings
 from worker.envfile import dot_env, expanded, resolved, settings_files
 from worker.errors import SettingsError
+from worker.retention import RetentionSettings
 from worker.scheduling import ScheduleSettings
 from worker.types import LANGUAGES, EmbeddingType, Metric
 from worker.urls import broker_fault, postgres_fault
@@ -55,7 +56,7 @@ _NUMBER_BYTES = {EmbeddingType.VECTOR: 4, EmbeddingType.HALFVEC: 2}
 _OTHER_URLS = tuple(f"{who}_database_url" for who in ("direct", "maintenance", "monitor", "search"))
 
 
-class Settings(EndpointSettings, ScheduleSettings):
+class Settings(EndpointSettings, RetentionSettings, ScheduleSettings):
     """The settings. Attribute names are the environment's, in lower case; `.env.example` explains each."""
 
     model_config = SettingsConfigDict(
@@ -109,9 +110,6 @@ class Settings(EndpointSettings, ScheduleSettings):
     visibility_timeout: Seconds = 1800
     startup_patience_seconds: Seconds = 60
 
-    retention_days: Annotated[int, Field(ge=1, le=3650)] = 30
-    evaluation_retention_days: Annotated[int, Field(ge=1, le=3650)] = 90
-
     segment_rows: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
     segment_bytes: Annotated[int, Field(ge=1 << 20, le=1 << 40)] = 128 << 20
     segment_seconds: Seconds = 21_600
@@ -131,10 +129,6 @@ class Settings(EndpointSettings, ScheduleSettings):
     query_cache_size: Annotated[int, Field(ge=0, le=100_000)] = 1_000
     search_record_all: bool = False
     postgres_version: Annotated[Literal[16, 18], BeforeValidator(_number)] = 18
-    flower_port: Annotated[int, Field(ge=1, le=65_535)] = 5555
-    flower_address: str = "127.0.0.1"
-    flower_basic_auth: SecretStr | None = None
-    flower_read_only: bool = False
 
     @field_validator("database_url", *_OTHER_URLS)
     @classmethod
@@ -145,15 +139,6 @@ class Settings(EndpointSettings, ScheduleSettings):
     @classmethod
     def _redis_url(cls, value: SecretStr) -> SecretStr:
         return _sound(value, broker_fault)
-
-    @field_validator("flower_basic_auth")
-    @classmethod
-    def _logins(cls, value: SecretStr | None) -> SecretStr | None:
-        """Flower compares the whole of a login; it takes several, separated by commas."""
-        logins = [] if value is None else value.get_secret_value().split(",")
-        if not all(user and password for user, _, password in (login.partition(":") for login in logins)):
-            raise ValueError("must be user:password")
-        return value
 
     @field_validator("data_dir")
     @classmethod

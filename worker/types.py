@@ -66,6 +66,8 @@ class TaskName(StrEnum):
     COMPACT = "maintain.compact"
     RECALL = "maintain.recall"
     PURGE = "maintain.purge"
+    BACKFILL = "maintain.backfill"
+    RECONCILE = "maintain.reconcile"
 
     @property
     def chore(self) -> str | None:

@@ -20,8 +20,9 @@ from worker import Document, broker, delete, submit
 from worker.db import batches, documents
 from worker.db.batches import Lease
 from worker.db.engine import transaction
+from worker.db.operations import lock_chore
 from worker.dispatch import dispatch, republish
-from worker.maintenance.run import CHORES, _lock, run_chore
+from worker.maintenance.run import CHORES, run_chore
 from worker.maintenance.turn import Turn
 from worker.resources import Resources
 from worker.settings import child_environment
@@ -89,7 +90,7 @@ def test_a_chore_records_what_it_did(chore: str, resources: Resources, connectio
 
 @pytest.mark.parametrize("chore", CHORES)
 def test_a_chore_runs_once_at_a_time(chore: str, resources: Resources, connection: Connection) -> None:
-    assert _lock(connection, chore)
+    assert lock_chore(connection, chore)
     assert run_chore(resources, chore) == {"outcome": "locked"}
     another = next(name for name in CHORES if name != chore)
     assert run_chore(resources, another)["outcome"] == "done"
@@ -487,7 +488,8 @@ def test_spares_that_cannot_be_made_fail_the_chore(resources: Resources, connect
 
 
 def purged(**gone: int) -> dict[str, Any]:
-    nothing = {"batches": 0, "maintenance_runs": 0, "evaluation_runs": 0, "heartbeats": 0}
+    records = ("batches", "maintenance_runs", "evaluation_runs", "heartbeats")
+    nothing = dict.fromkeys((*records, "documents", "chunks", "contents"), 0)
     return {"outcome": "done", **nothing, **gone}
 
 

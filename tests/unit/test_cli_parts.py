@@ -242,6 +242,8 @@ def test_sound_system_has_no_findings() -> None:
         ({"runs": [Run("dispatch", ago=1e4)]}, "beat", "warning"),
         ({"runs": [Run("vacuum", "failed")]}, "chores", "failed"),
         ({"runs": [Run("indexes", invalid=["broken_idx"])]}, "indexes", "failed"),
+        ({"runs": [Run("reconcile", left=2)]}, "consistency", "failed"),
+        ({"runs": [Run("reconcile", left=0)]}, "consistency", "ok"),
         ({"segments": Segments({"open": 1, "sealing": 3}, 32_000, [])}, "sealing", "warning"),
         ({"segments": Segments({"open": 1, "sealing": 1}, 20_000, [BLOCKED])}, "sealing", "ok"),
         ({"oldest_waiting_seconds": 700.0}, "backlog", "warning"),

@@ -30,7 +30,10 @@ LAYERS = [
     ),
     ("adapters", "db embedding embedded"),
     ("pure", "steps queries answers"),
-    ("ground", "types errors urls envfile settings scheduling endpoint filtering metrics metricfiles"),
+    (
+        "ground",
+        "types errors urls envfile settings scheduling retention endpoint filtering metrics metricfiles",
+    ),
 ]
 LAYER_OF = {part: depth for depth, (_, parts) in enumerate(LAYERS) for part in parts.split()} | {"": 0}
 
@@ -68,6 +71,11 @@ SQLALCHEMY = {
     "worker.tasks": (ERRORS, "maps errors to Celery's retry"),
     "worker.writing": (ERRORS | {"Connection"}, "one write, then each document alone"),
     "worker.maintenance.turn": ({"Connection"}, "type of a chore's argument"),
+    "worker.maintenance.backfill": ({"Connection"}, "type of what it hands to db/"),
+    "worker.maintenance.cases": (
+        ERRORS | {"Connection"},
+        "a refused repair stops no other",
+    ),
     "worker.maintenance.compact": ({"Connection"}, "type of a chore's argument"),
     "worker.maintenance.comparing": ({"Connection"}, "type of what it hands to db/"),
     "worker.maintenance.recall": (ERRORS, "a repair that is refused is told beside what was measured"),
@@ -76,7 +84,7 @@ SQLALCHEMY = {
     "worker.maintenance.indexes": (ERRORS, "rows that a unique index forbids are named"),
     "worker.maintenance.leeway": (ERRORS | {"Connection"}, "a lock or room that is not to be had is named"),
     # Suspicious: these hold SQL, which docs/architecture.md gives to db/ alone.
-    "worker.maintenance.purge": ({"text"}, "deletes by age"),
+    "worker.maintenance.purge": ({"Connection"}, "type of a chore's argument"),
     "worker.maintenance.run": (ERRORS | {"Connection", "text"}, "takes the chore's lock"),
     "worker.maintenance.spares": ({"Connection", "text"}, "forgets lost spares, numbers new ones"),
     "worker.monitoring.health": ({"Connection"}, "type of what it hands to db/"),
@@ -238,7 +246,7 @@ def test_sqlalchemy_stays_in_db() -> None:
         ("alembic", {"db"}),
         ("fsspec", {"sources"}),
         ("cronsim", {"scheduling"}),
-        ("pydantic_settings", {"settings", "scheduling", "endpoint"}),
+        ("pydantic_settings", {"settings", "scheduling", "retention", "endpoint"}),
         ("prometheus_client", {"metrics", "metricfiles", "monitoring"}),
         ("dotenv", {"envfile"}),
         ("wordllama", {"embedding"}),

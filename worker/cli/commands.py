@@ -22,11 +22,12 @@ from worker.cli import (
     search,
     status,
     up,
+    verify,
 )
 
 _FAMILIES = (
     add, load, status, search, evaluate, rate, change, pause, project, migrate, roles, doctor, health,
-    maintain, processes, flower, exporter, up, demo,
+    maintain, verify, processes, flower, exporter, up, demo,
 )  # fmt: skip
 
 

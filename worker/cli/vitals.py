@@ -23,6 +23,7 @@ _NAMES = (
     "beat",
     "chores",
     *UPKEEP,
+    "consistency",
     "sealing",
     "paused",
     "backlog",
@@ -47,6 +48,7 @@ def judge(health: Health, settings: Settings) -> list[Finding]:
         _beat(health, settings),
         _chores(health),
         *judge_upkeep(health),
+        _consistency(health),
         _sealing(health, settings),
         *_paused(health),
         _backlog(health),
@@ -97,6 +99,16 @@ def _chores(health: Health) -> Finding:
         return Finding("chores", State.OK, f"{len(health.runs)} have run, the last time without failure")
     seen = "; ".join(f"{run.chore}: {printable(run.error_message or 'failed')}" for run in failed)
     return Finding("chores", State.FAILED, seen, f"run `ingest maintain {failed[0].chore}`")
+
+
+def _consistency(health: Health) -> Finding:
+    run = _last(health, "reconcile")
+    if run is None or run.outcome == "failed":
+        return Finding("consistency", State.OK, "not checked yet; `ingest verify` does it")
+    if not run.details.get("left"):
+        return Finding("consistency", State.OK, f"all as its rows say {age(run.seconds_ago)} ago")
+    seen = f"{run.details['left']:,} things are not as their rows say"
+    return Finding("consistency", State.FAILED, seen, "run `ingest verify`")
 
 
 def _sealing(health: Health, settings: Settings) -> Finding:

@@ -33,6 +33,12 @@ def queued_count(connection: Connection, lane: Lane) -> int:
     return int(found.scalar_one())
 
 
+def is_busy(connection: Connection) -> bool:
+    """Tell whether a batch is under way, or waits for a worker: dispatch forms them while there is work."""
+    found = connection.execute(text("SELECT EXISTS (SELECT FROM batches WHERE finished_at IS NULL)"))
+    return bool(found.scalar_one())
+
+
 def record(connection: Connection, lane: Lane, tenant_id: UUID, chosen: Sequence[UUID]) -> UUID:
     """Record a batch of a tenant's documents, taken from whatever batch they were in; gives its id."""
     batch_id: UUID = connection.execute(

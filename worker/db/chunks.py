@@ -100,7 +100,7 @@ def copy_rows(connection: Connection, leaf: str, data: Readable) -> int:
 def remove_chunks(connection: Connection, document_ids: Sequence[UUID], chunk_ids: Sequence[UUID]) -> None:
     """Delete these live chunks of these documents, which the caller has locked."""
     if chunk_ids:
-        _wherever_they_are(
+        wherever_they_are(
             connection,
             "DELETE FROM chunks WHERE segment IN ({segments})"
             " AND document_id = ANY(:documents) AND chunk_id = ANY(:chunks)",
@@ -112,14 +112,14 @@ def remove_chunks(connection: Connection, document_ids: Sequence[UUID], chunk_id
 def remove_sets(connection: Connection, document_ids: Sequence[UUID]) -> None:
     """Delete whatever live chunks these documents have; the caller has locked them."""
     if document_ids:
-        _wherever_they_are(
+        wherever_they_are(
             connection,
             "DELETE FROM chunks WHERE segment IN ({segments}) AND document_id = ANY(:documents)",
             documents=list(document_ids),
         )
 
 
-def _wherever_they_are(connection: Connection, deletion: str, **parameters: Any) -> None:
+def wherever_they_are(connection: Connection, deletion: str, **parameters: Any) -> None:
     """Delete in all segments that hold chunks, and again where others do by now.
 
     A merge may begin or end between our look at the list and the statement. From the statement on we

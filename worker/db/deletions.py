@@ -85,7 +85,7 @@ def _keep_copy(connection: Connection, document_id: UUID) -> None:
     """Keep the chunks of a loaded document as its content: as a duplicate it may inherit them."""
     connection.execute(
         text(f"""
-            UPDATE documents SET content = (
+            UPDATE documents SET content_digest = NULL, content = (
                 SELECT convert_to(json_build_object('chunks', json_agg(json_build_object(
                     'text', text, 'vector', CAST(embedding AS real[]), 'heading_path', heading_path,
                     'metadata', metadata) ORDER BY chunk_index))::text, 'UTF8')

@@ -40,7 +40,10 @@ _ENTRY: Mapping[Status, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """A document as its claim found it. `fingerprint` is that of the chunk set it has, if any."""
+    """A document as its claim found it. `fingerprint` is that of the chunk set it has, if any.
+
+    `dropped`: it had inline content, which is not kept any more.
+    """
 
     document_id: UUID
     tenant_id: UUID
@@ -53,6 +56,7 @@ class Claimed:
     fingerprint: bytes | None
     total_chunks: int | None
     attempts: int
+    dropped: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +117,8 @@ def start(connection: Connection, batch_id: UUID) -> list[Claimed]:
     """Take a claimed batch's documents into processing: one attempt is charged, the version noted."""
     columns = (
         "d.tenant_id, d.project_id, d.source_path, d.filename, d.content, d.file_type, d.language,"
-        " d.fingerprint, d.total_chunks, d.attempts"
+        " d.fingerprint, d.total_chunks, d.attempts,"
+        " d.content IS NULL AND d.content_digest IS NOT NULL AS dropped"
     )
     found = move(
         connection,
@@ -139,6 +144,7 @@ def _claimed(row: Row[Any]) -> Claimed:
         fingerprint=_bytes(row.fingerprint),
         total_chunks=row.total_chunks,
         attempts=row.attempts,
+        dropped=row.dropped,
     )
 
 

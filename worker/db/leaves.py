@@ -64,27 +64,35 @@ def postings_statements(segment: int) -> list[str]:
 def add_segment(
     connection: Connection, segment: int, state: str, dimension: int, column_type: EmbeddingType
 ) -> None:
-    """Make a leaf and record its segment. ATTACH waits for writers of `documents`: set a lock_timeout."""
-    statements = leaf_statements(segment, dimension, column_type)
+    """Make a segment's leaves and record it. ATTACH waits for writers of `documents`: set a lock_timeout."""
+    add_leaf(connection, "chunks", segment, dimension, column_type)
     if segment != TRASH:
-        statements += postings_statements(segment)
-    for statement in statements:
-        connection.execute(text(statement))
-    hand_over(connection, "chunks", leaf_name(segment))
-    if segment != TRASH:
-        hand_over(connection, "postings", postings_name(segment))
+        add_leaf(connection, "postings", segment, dimension, column_type)
     connection.execute(
         text("INSERT INTO segments (segment, leaf, state) VALUES (:segment, :leaf, :state)"),
         {"segment": segment, "leaf": leaf_name(segment), "state": state},
     )
 
 
+def add_leaf(
+    connection: Connection, parent: str, segment: int, dimension: int, column_type: EmbeddingType
+) -> None:
+    """Make one leaf of `chunks` or `postings`, as `add_segment` does."""
+    if parent == "chunks":
+        leaf, statements = leaf_name(segment), leaf_statements(segment, dimension, column_type)
+    else:
+        leaf, statements = postings_name(segment), postings_statements(segment)
+    for statement in statements:
+        connection.execute(text(statement))
+    hand_over(connection, parent, leaf)
+
+
 def hand_over(connection: Connection, parent: str, leaf: str) -> None:
     """Give a leaf to the owner of its parent, whoever made it, and INSERT to whom the parent grants it.
 
-    COPY goes into leaves. Nothing else of the parent's grants is repeated, and what default privileges or
-    somebody granted is taken away: no policy binds who reads a leaf. A leaf that is the owner's is not
-    altered: that would wait for its index to be built, and have everybody wait behind it.
+    COPY goes into leaves, the trash apart. Nothing else of the parent's grants is repeated, and what default
+    privileges or somebody granted is taken away: no policy binds who reads a leaf. A leaf that is the owner's
+    is not altered: that would wait for its index to be built, and have everybody wait behind it.
     """
     owner, is_owners = connection.execute(
         text("""
@@ -96,6 +104,8 @@ def hand_over(connection: Connection, parent: str, leaf: str) -> None:
         connection.execute(text(f"ALTER TABLE {leaf} OWNER TO {owner}"))
     for stranger in _granted(connection, leaf):
         connection.execute(text(f"REVOKE ALL ON {leaf} FROM {stranger}"))
+    if leaf == TRASH_LEAF:
+        return
     writers = connection.execute(
         text("""
             SELECT DISTINCT a.grantee::regrole::text FROM pg_class c, aclexplode(c.relacl) a

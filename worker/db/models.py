@@ -237,6 +237,7 @@ def _documents(metadata: MetaData) -> Table:
         _moment("settled_at"),
         _moment("deleted_at"),
         *_times(),
+        Column("content_digest", LargeBinary),
         PrimaryKeyConstraint("document_id", name="documents_pkey"),
         *_document_keys(),
         *_document_checks(),
@@ -277,6 +278,7 @@ def _document_checks() -> list[CheckConstraint]:
         "filename": "filename <> '' AND source_path <> ''",
         "source_key": "source_key = sha256(convert_to(source_path, 'UTF8'))",
         "content_hash": "octet_length(content_hash) = 32",
+        "content_digest": "octet_length(content_digest) = 32",
         "fingerprint": "octet_length(fingerprint) = 32",
         "size_bytes": "size_bytes >= 0",
         "chunk_set": "(fingerprint IS NULL) = (total_chunks IS NULL) AND total_chunks > 0"
@@ -358,6 +360,13 @@ def _document_indexes() -> list[Index]:
             postgresql_where=text("duplicate_of IS NOT NULL"),
         ),
         Index("documents_created_at_idx", "created_at"),
+        Index("documents_deleted_at_idx", "deleted_at", postgresql_where=text("deleted_at IS NOT NULL")),
+        Index(
+            "documents_content_idx",
+            "status",
+            "settled_at",
+            postgresql_where=text("content IS NOT NULL AND status IN ('completed', 'skipped')"),
+        ),
     ]
 
 
@@ -455,6 +464,13 @@ def _chunks(metadata: MetaData, vector: HALFVEC | VECTOR) -> Table:
         Index("chunks_project_id_idx", "project_id", postgresql_where=text("project_id IS NOT NULL")),
         Index("chunks_created_at_idx", "created_at"),
         Index("chunks_number_idx", "number"),
+        # empty where everything is embedded: what backfill looks for is found without a scan
+        Index(
+            "chunks_unembedded_idx",
+            "document_id",
+            "chunk_index",
+            postgresql_where=text("embedding IS NULL"),
+        ),
         postgresql_partition_by="LIST (segment)",
     )
 

@@ -1,5 +1,6 @@
 """`heartbeats` and `maintenance_runs`: who is alive, and what the schedule did."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from datetime import datetime
@@ -37,6 +38,12 @@ def live_slots(connection: Connection, kind: str, heartbeat_seconds: int) -> int
         {"kind": kind, "seconds": heartbeat_seconds * STALE_AFTER},
     )
     return int(found.scalar_one())
+
+
+def lock_chore(connection: Connection, chore: str) -> bool:
+    """Take a chore's lock for this session; False where it is running elsewhere."""
+    key = int.from_bytes(hashlib.sha256(f"ingest chore {chore}".encode()).digest()[:8], signed=True)
+    return bool(connection.execute(text("SELECT pg_try_advisory_lock(:key)"), {"key": key}).scalar())
 
 
 def open_run(connection: Connection, chore: str) -> UUID:

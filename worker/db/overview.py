@@ -27,6 +27,15 @@ def counts(connection: Connection, scope: Scope | None) -> dict[Status, int]:
     return {status: by_status.get(status.value, 0) for status in Status}
 
 
+def count_documents(connection: Connection, tenant_id: UUID | None) -> int:
+    """Count the documents of a tenant, or of all, deleted ones included."""
+    found = connection.execute(
+        text("SELECT count(*) FROM documents WHERE CAST(:id AS uuid) IS NULL OR tenant_id = :id"),
+        {"id": tenant_id},
+    )
+    return int(found.scalar_one())
+
+
 def oldest_waiting_seconds(connection: Connection, scope: Scope | None) -> float | None:
     """Give the age of the oldest document that is ready and not settled; None where there is none."""
     condition, parameters = ("true", {}) if scope is None else (scope.condition(), scope.parameters)

@@ -238,7 +238,8 @@ def _record(document: Submission) -> dict[str, Any]:
 _SAME = """
     d.status NOT IN ('failed', 'cancelled')
     AND d.file_type = {new}.file_type AND d.language = {new}.language AND d.metadata = {new}.metadata
-    AND CASE WHEN {new}.content IS NOT NULL THEN d.content IS NOT DISTINCT FROM {new}.content
+    AND CASE WHEN {new}.content IS NOT NULL
+             THEN coalesce(d.content = {new}.content, d.content_digest = sha256({new}.content), false)
              ELSE d.content IS NULL AND coalesce(d.size_bytes = {new}.size_bytes, false)
                   AND coalesce(d.source_modified_at = {new}.source_modified_at, false) END
     AND (d.fingerprint IS NULL OR d.status <> 'completed'
@@ -278,7 +279,7 @@ FROM changed ORDER BY source_key
 ON CONFLICT (tenant_id, project_id, source_key) WHERE deleted_at IS NULL DO UPDATE SET
     filename = excluded.filename, file_type = excluded.file_type, language = excluded.language,
     size_bytes = excluded.size_bytes,
-    source_modified_at = excluded.source_modified_at, content = excluded.content,
+    source_modified_at = excluded.source_modified_at, content = excluded.content, content_digest = NULL,
     searched_metadata = CASE WHEN d.fingerprint IS NOT NULL
                              THEN coalesce(d.searched_metadata, nullif(d.metadata, excluded.metadata)) END,
     metadata = excluded.metadata, lane = excluded.lane, requested_version = d.requested_version + 1,

@@ -1,55 +1,70 @@
-"""purge: records of finished work older than RETENTION_DAYS; recorded searches have days of their own."""
+"""purge: old records, documents whose deletion is final, inline content that nobody needs again.
 
-from collections.abc import Iterator
+Records of finished work go after RETENTION_DAYS, recorded searches after EVALUATION_RETENTION_DAYS, deleted
+documents after DELETED_RETENTION_DAYS. Each part is a transaction; a run cut short leaves whole parts.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
-from sqlalchemy import text
+from sqlalchemy import Connection
 
+from worker.db import purging
+from worker.db.purging import OLD_RECORDS, Gone
 from worker.maintenance.turn import Turn
+from worker.retention import FOR_EVER
 
 MOST_ROWS, MOST_PARTS = 10_000, 100
-
-_OLD = {
-    "batches": "finished_at < now() - make_interval(days => :days)"
-    " AND NOT EXISTS (SELECT 1 FROM documents d WHERE d.batch_id = t.batch_id)",
-    "maintenance_runs": "created_at < now() - make_interval(days => :days)",
-    "evaluation_runs": "created_at < now() - make_interval(days => :evaluation_days)",
-    "heartbeats": "seen_at < now() - interval '1 day'",
-}
+DOCUMENTS_A_PART, CHUNKS_A_PART, CONTENTS_A_PART = 500, 20_000, 100
+_PART_SECONDS = 300
 
 
 def run(turn: Turn) -> dict[str, Any]:
-    """Give how many rows went from each table: a million at most, in parts of their own."""
+    """Give how many rows went from each table: a hundred parts of each at most."""
     if turn.dry_run:
-        return {f"{table}_to_go": _count(turn, table) for table in _OLD}
-    return {table: sum(_parts(turn, table)) for table in _OLD}
+        return _to_go(turn)
+    records = {
+        table: sum(_parts(turn, partial(purging.delete_records, table=table, most=MOST_ROWS), MOST_ROWS))
+        for table in OLD_RECORDS
+    }
+    contents = sum(_parts(turn, partial(purging.drop_content, most=CONTENTS_A_PART), CONTENTS_A_PART))
+    return {**records, **_documents(turn)._asdict(), "contents": contents}
 
 
-def _count(turn: Turn, table: str) -> int:
-    counted = turn.connection.execute(
-        text(f"SELECT count(*) FROM {table} t WHERE {_OLD[table]}"), _days(turn)
-    )
-    return int(counted.scalar_one())
+def _to_go(turn: Turn) -> dict[str, Any]:
+    connection, settings = turn.connection, turn.settings
+    found = {table: purging.count_records(connection, settings, table) for table in OLD_RECORDS}
+    if settings.deleted_retention_days != FOR_EVER:
+        found |= purging.count_deleted(connection, settings)._asdict()
+    found["contents"] = purging.count_needless_content(connection, settings)
+    return {f"{name}_to_go": count for name, count in found.items()}
 
 
-def _parts(turn: Turn, table: str) -> Iterator[int]:
+def _parts(turn: Turn, delete: Callable[..., int], full: int) -> Iterator[int]:
+    """Delete part after part, as long as parts are full."""
     for _ in range(MOST_PARTS):
-        gone = _delete(turn, table)
+        if turn.halted():
+            return
+        gone = delete(turn.connection, turn.settings)
         yield gone
-        if gone < MOST_ROWS:
+        if gone < full:
             return
 
 
-def _delete(turn: Turn, table: str) -> int:
-    gone = turn.connection.execute(
-        text(f"""
-            DELETE FROM {table} WHERE ctid = ANY(ARRAY(
-                SELECT t.ctid FROM {table} t WHERE {_OLD[table]} LIMIT :most))"""),
-        {**_days(turn), "most": MOST_ROWS},
-    )
-    return gone.rowcount
+def _documents(turn: Turn) -> Gone:
+    documents = chunks = 0
+    if turn.settings.deleted_retention_days == FOR_EVER:
+        return Gone(documents, chunks)
+    for _ in range(MOST_PARTS):
+        if turn.halted():
+            break
+        gone = turn.resources.transact(partial(_purge, turn), _PART_SECONDS)
+        if not gone.documents:
+            break
+        documents, chunks = documents + gone.documents, chunks + gone.chunks
+    return Gone(documents, chunks)
 
 
-def _days(turn: Turn) -> dict[str, int]:
-    settings = turn.settings
-    return {"days": settings.retention_days, "evaluation_days": settings.evaluation_retention_days}
+def _purge(turn: Turn, connection: Connection) -> Gone:
+    return purging.purge_deleted(connection, turn.settings, DOCUMENTS_A_PART, CHUNKS_A_PART)

@@ -1,11 +1,11 @@
 """Run a chore: one at a time over all machines, recorded in `maintenance_runs`."""
 
-import hashlib
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import timedelta
 from functools import partial
+from threading import Event
 from typing import Any
 
 from sqlalchemy import Connection, text
@@ -14,7 +14,20 @@ from sqlalchemy.exc import SQLAlchemyError
 from worker import metrics
 from worker.db import operations
 from worker.db.engine import clock, describe, single_connection_engine
-from worker.maintenance import backlog, compact, indexes, purge, recall, reindex, rescue, seal, spares, vacuum
+from worker.maintenance import (
+    backfill,
+    backlog,
+    compact,
+    indexes,
+    purge,
+    recall,
+    reconcile,
+    reindex,
+    rescue,
+    seal,
+    spares,
+    vacuum,
+)
 from worker.maintenance.turn import Chore, Turn
 from worker.resources import Resources
 from worker.scheduling import OFF, period
@@ -35,6 +48,8 @@ CHORES: dict[str, Chore] = {
     "compact": compact.run,
     "recall": recall.run,
     "purge": purge.run,
+    "backfill": backfill.run,
+    "reconcile": reconcile.run,
 }
 
 
@@ -45,8 +60,9 @@ def run_chore(
     stopping: Callable[[], bool] = lambda: False,
     scheduled: bool = False,
     dry_run: bool = False,
+    work: Chore | None = None,
 ) -> dict[str, Any]:
-    """Run one chore under its lock; gives what it found and did, as recorded.
+    """Run one chore under its lock; gives what it found and did, as recorded. `work`: what else than usual.
 
     A `scheduled` run leaves a chore be that another beat has just had run. A `dry_run` changes nothing and is
     not recorded: it gives what there is to do.
@@ -62,14 +78,16 @@ def run_chore(
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         # the interval: nobody builds an index for a client that was killed
         connection.execute(text("SET lock_timeout = '5s'; SET client_connection_check_interval = '5s'"))
-        if not _lock(connection, name):
+        if not operations.lock_chore(connection, name):
             return {"outcome": "locked"}
         if scheduled and _just_done(connection, name, resources.settings):
             return {"outcome": "just done"}
         heavy = not scheduled or resources.settings.in_window(clock(connection))
-        turn = Turn(resources, connection, dry_run, heavy, scheduled)
-        work = partial(_attended, lambda: CHORES[name](turn), connection, stopping)
-        did = {"outcome": "dry run", **work()} if dry_run else _recorded(connection, name, work)
+        halt = Event()
+        turn = Turn(resources, connection, dry_run, heavy, scheduled, halt.is_set)
+        chore = partial(work or CHORES[name], turn)
+        attended = partial(_attended, chore, connection, stopping, halt)
+        did = {"outcome": "dry run", **attended()} if dry_run else _recorded(connection, name, attended)
         # else the server does when it notices that we are gone, which may be after the next run began
         connection.execute(text("SELECT pg_advisory_unlock_all()"))
         return did
@@ -100,13 +118,8 @@ def _just_done(connection: Connection, name: str, settings: Settings) -> bool:
     return operations.ran_since(connection, name, now - timedelta(seconds=period(timing, now) / 2))
 
 
-def _lock(connection: Connection, name: str) -> bool:
-    key = int.from_bytes(hashlib.sha256(f"ingest chore {name}".encode()).digest()[:8], signed=True)
-    return bool(connection.execute(text("SELECT pg_try_advisory_lock(:key)"), {"key": key}).scalar())
-
-
 def _attended(
-    work: Callable[[], dict[str, Any]], connection: Connection, stopping: Callable[[], bool]
+    work: Callable[[], dict[str, Any]], connection: Connection, stopping: Callable[[], bool], halt: Event
 ) -> dict[str, Any]:
     """Do the work in a thread: while the driver waits for the server, its own thread hears no signal."""
     driver: Any = connection.connection.driver_connection
@@ -119,6 +132,7 @@ def _attended(
             except BaseException as signal:  # noqa: BLE001 -- raised again once the server has let go
                 interrupted = signal
             if interrupted or stopping():
+                halt.set()
                 driver.cancel()
     if interrupted:
         raise interrupted

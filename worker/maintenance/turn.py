@@ -17,7 +17,8 @@ class Turn:
 
     `connection`: the direct one that holds the lock, in autocommit. `dry_run`: find what there is to do, and
     change nothing. `heavy`: work that searches and writers feel may be done now; outside of
-    MAINTENANCE_WINDOW only what a person asks for may. `scheduled`: no person did.
+    MAINTENANCE_WINDOW only what a person asks for may. `scheduled`: no person did. `halted` says yes once the
+    run is to end: what it asks of `connection` is cancelled then, and it begins no further part.
     """
 
     resources: Resources
@@ -25,6 +26,7 @@ class Turn:
     dry_run: bool = False
     heavy: bool = True
     scheduled: bool = False
+    halted: Callable[[], bool] = lambda: False
 
     @property
     def settings(self) -> Settings:
