@@ -53,15 +53,16 @@ def ingest(settings: Settings, over: Event, *, tenant: str, centres: int = CENTR
 
 def seal(settings: Settings, over: Event) -> None:
     """Seal what is full."""
-    _repeat(settings, over, "seal")
+    repeat(settings, over, chore="seal")
 
 
 def compact(settings: Settings, over: Event) -> None:
     """Merge what is sealed."""
-    _repeat(settings, over, "compact")
+    repeat(settings, over, chore="compact")
 
 
-def _repeat(settings: Settings, over: Event, chore: str) -> None:
+def repeat(settings: Settings, over: Event, *, chore: str) -> None:
+    """Run a chore again and again, a second after it has ended."""
     resources = Resources(settings)
     while not over.wait(1):
         try:

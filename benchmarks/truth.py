@@ -28,9 +28,11 @@ class Truth:
         shape = len(vectors), k
         return cls(vectors, np.full(shape, -np.inf, np.float32), np.full(shape, -1, np.int64))
 
-    def having_seen(self, first: int, vectors: Vectors) -> Self:
-        """Compare with the vectors at the places from `first` on, too."""
+    def having_seen(self, first: int, vectors: Vectors, there: Sequence[bool] | None = None) -> Self:
+        """Compare with the vectors at the places from `first` on, too; `there`: which of them count."""
         new = self.asked @ _unit(vectors).T
+        if there is not None:
+            new[:, ~np.array(there)] = -np.inf
         places = np.broadcast_to(np.arange(first, first + len(vectors)), new.shape)
         scores = np.concatenate([self.scores, new], axis=1)
         places = np.concatenate([self.places, places], axis=1)

@@ -1,0 +1,306 @@
+"""What each chore costs among 300,000 chunks of 1,536 numbers, and what searches and ingestion feel of it.
+
+The rows are written into four segments and sealed. Then, three times: 30 % of the documents of one segment
+are deleted and old records left, and the chores run one after the other,
+
+    alone
+    beside searches    for ten, as the search role, one after the other
+    beside ingestion   at what backpressure lets through, with a process that seals
+
+beside others again and again until it can be told what these felt. `vacuum` builds the worn segment's graph
+anew, which is what `reindex` and a repair by `recall` do as well; what sealing and merging cost is in
+`sealing`. Then 30 % of all that is left are deleted: what is found before, after, and once the chores have
+mended it, against all vectors that are left, compared by numpy. Last, how long a run takes to name what
+somebody broke by hand.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from itertools import islice
+from typing import Any, NamedTuple
+
+from sqlalchemy import text
+
+from benchmarks import company, wear
+from benchmarks.asking import ask, nearest_to, quantiles, warm_up
+from benchmarks.company import Work, rows_written
+from benchmarks.ours import READY, TENANT, UNBOUNDED, batches_of, seal_everything, sealed_leaves
+from benchmarks.ready import BATCH_ROWS, Clustered, ReadyWriter, batch_vectors
+from benchmarks.report import Demand, Report, say
+from benchmarks.rounds import SMOKE
+from benchmarks.stack import running_stack, with_search_role
+from benchmarks.stored import settle_down
+from benchmarks.truth import Truth
+from worker.db.engine import transaction
+from worker.lifecycle import collect_garbage_rarely
+from worker.maintenance.run import run_chore
+from worker.queries import Query
+from worker.resources import Resources
+from worker.scheduling import period
+
+NAME, DIMENSION, ROWS, SEGMENTS, K = "chores", 1536, 300_000, 4, 10
+ROWS_A_CENTRE, FEWEST_CENTRES, NODE_BYTES = 1_000, 10, 8_200
+QUERIES, FEWEST_QUERIES, WARM_UP = 300, 5, 128
+BESIDE_SECONDS, BASE_SECONDS = 20, 60
+LOOK_SECONDS, SMOKE_SECONDS, MOST_WAITS = 0.2, 0.5, 3
+MOST_TIMES, LEAST_RATE, RECALL, DELETED = 3, 0.7, 0.95, 0.3
+# In this order: what one leaves the next has to see.
+CHORES = ("vacuum", "reindex", "indexes", "recall", "reconcile", "backfill", "purge")
+REPAIRS = ("vacuum", "reindex", "recall")
+INGESTION: tuple[Work, ...] = (partial(company.ingest, tenant=TENANT), company.seal)
+
+
+class Beside(NamedTuple):
+    """What others felt of a chore: how often it ran, for how long altogether, and their figure meanwhile."""
+
+    runs: int
+    seconds: float
+    figure: float
+
+
+@dataclass(slots=True)
+class Line:
+    """All that is known of a chore. `searches`: their p95, ms; `ingestion`: rows/s."""
+
+    seconds: float = 0.0
+    did: str = ""
+    searches: Beside = field(default_factory=partial(Beside, 0, 0.0, 0.0))
+    ingestion: Beside = field(default_factory=partial(Beside, 0, 0.0, 0.0))
+
+
+@dataclass(slots=True)
+class Found:
+    """What was measured. `rest`: p95 of searches with nothing beside, ms; `rate`: rows/s of ingestion."""
+
+    lines: dict[str, Line] = field(default_factory=lambda: {chore: Line() for chore in CHORES})
+    rest: float = 0.0
+    rate: float = 0.0
+    recalls: list[tuple[str, float]] = field(default_factory=list)
+    noticed: list[tuple[Any, ...]] = field(default_factory=list)
+
+
+class Runs(NamedTuple):
+    """The times, from and to, in which a chore ran."""
+
+    times: Sequence[tuple[float, float]]
+
+    @property
+    def seconds(self) -> float:
+        """Sum them up."""
+        return sum(end - begin for begin, end in self.times)
+
+    def overlap(self, begin: float, end: float) -> bool:
+        """Tell whether the chore ran at any moment from `begin` to `end`."""
+        return any(start < end and begin < stop for start, stop in self.times)
+
+
+def run(scale: float) -> Report:
+    collect_garbage_rarely()
+    rows = BATCH_ROWS * batches_of(round(ROWS * scale))
+    segment = -(-rows // SEGMENTS // BATCH_ROWS) * BATCH_ROWS
+    built = {"SEGMENT_ROWS": str(segment), "MAX_UNSEALED_ROWS": str(UNBOUNDED)}
+    memory = {"BUILD_MEMORY_BYTES": str(max(1 << 26, segment * NODE_BYTES))}
+    with running_stack(**(READY | built | memory)) as stack:
+        report = Report(NAME, stack.versions(), stack.shown_settings())
+        resources = Resources(with_search_role(stack.settings))
+        found = _Bench(resources, rows, scale).measure()
+        resources.close()
+    _report(report, found)
+    report.figures |= {
+        "rows": rows,
+        "p95 of searches at rest, ms": found.rest,
+        "ingestion with nothing beside, rows/s": round(found.rate),
+    }
+    return report
+
+
+class _Bench:
+    """One database, and what is asked of it."""
+
+    def __init__(self, resources: Resources, rows: int, scale: float) -> None:
+        self._resources, self._batches = resources, rows // BATCH_ROWS
+        self._vectors = Clustered(DIMENSION, max(FEWEST_CENTRES, rows // ROWS_A_CENTRE))
+        self._smoke = scale < SMOKE
+        self._seconds = SMOKE_SECONDS if self._smoke else BESIDE_SECONDS
+        queries = FEWEST_QUERIES if self._smoke else QUERIES
+        self._queries = list(islice(self._strangers(), queries))
+        self._found = Found()
+
+    def _strangers(self) -> Iterator[Query]:
+        return nearest_to(self._vectors, tenant=TENANT, k=K)
+
+    def measure(self) -> Found:
+        """Build it, and look at everything in turn."""
+        self._build()
+        leaves = sealed_leaves(self._resources)
+        self._note_recall("before")
+        self._alone(leaves[:1])
+        self._beside_searches(leaves[1:2])
+        self._beside_ingestion(leaves[2:3])
+        self._delete_from(leaves)
+        self._damage(leaves[0])
+        return self._found
+
+    def _build(self) -> None:
+        say(f"{self._batches * BATCH_ROWS:,} rows")
+        writer = ReadyWriter(self._resources, TENANT, NAME)
+        for number in range(1, 1 + self._batches):
+            writer.write(batch_vectors(self._vectors, NAME, number))
+            run_chore(self._resources, "seal")
+        seal_everything(self._resources)
+        settle_down(self._resources)
+        warm_up(self._resources, self._strangers(), FEWEST_QUERIES if self._smoke else WARM_UP)
+
+    def _wear(self, leaves: Sequence[str]) -> None:
+        gone = wear.delete_share(self._resources, DELETED, leaves)
+        wear.age_records(self._resources)
+        say(f"{gone:,} rows deleted of {', '.join(leaves)}")
+
+    def _alone(self, leaves: Sequence[str]) -> None:
+        self._wear(leaves)
+        for chore in CHORES:
+            begun = time.perf_counter()
+            did = run_chore(self._resources, chore)
+            line = self._found.lines[chore]
+            line.seconds, line.did = time.perf_counter() - begun, _summed_up(did)
+            say(f"{chore}: {line.seconds:.1f} s, {line.did}")
+
+    def _beside_searches(self, leaves: Sequence[str]) -> None:
+        [self._found.rest] = ask(self._resources, self._queries).milliseconds(0.95)
+        self._wear(leaves)
+        for chore in CHORES:
+            since = time.time()
+            with company.company(self._resources.settings, [partial(company.repeat, chore=chore)]):
+                asked = list(self._asked_while(chore, since))
+            runs = self._runs(chore, since)
+            felt = [seconds for begun, seconds in asked if runs.overlap(begun, begun + seconds)]
+            [p95] = quantiles(felt, 0.95)
+            self._found.lines[chore].searches = Beside(len(runs.times), runs.seconds, p95)
+            say(f"{chore}: p95 {p95} ms of {len(felt)} searches, {len(runs.times)} runs beside them")
+
+    def _asked_while(self, chore: str, since: float) -> Iterator[tuple[float, float]]:
+        """Ask until the chore has run long enough; yields when each began, and what it took."""
+        for number, query in enumerate(self._strangers()):
+            if number % WARM_UP == 0 and self._has_run(chore, since):
+                return
+            begun = time.time()
+            yield begun, ask(self._resources, [query]).taken[0]
+
+    def _beside_ingestion(self, leaves: Sequence[str]) -> None:
+        serving = self._in_service()
+        self._found.rate = self._rate(serving, (), lambda: SMOKE_SECONDS if self._smoke else BASE_SECONDS)
+        self._wear(leaves)
+        for chore in CHORES:
+            since = time.time()
+            rate = self._rate(
+                serving, [partial(company.repeat, chore=chore)], partial(self._rest, chore, since)
+            )
+            runs = self._runs(chore, since)
+            self._found.lines[chore].ingestion = Beside(len(runs.times), runs.seconds, rate)
+            say(f"{chore}: {rate:,.0f} rows/s written, {len(runs.times)} runs beside it")
+        serving.close()
+
+    def _in_service(self) -> Resources:
+        """Give resources with the default bound on what waits for an index, and segments of that size."""
+        usual = dict.fromkeys(("segment_rows", "max_unsealed_rows", "build_memory_bytes"))
+        return Resources(self._resources.settings.model_copy(update=usual))
+
+    def _rate(self, serving: Resources, beside: Sequence[Work], rest: Callable[[], float]) -> float:
+        """Give the rows a second that come while others work; `rest`: for how long to look on, in seconds."""
+        with company.company(serving.settings, [*INGESTION, *beside]):
+            before = rows_written(serving)
+            while rows_written(serving) == before:  # it takes a moment to start
+                time.sleep(LOOK_SECONDS)
+            begun, written = time.perf_counter(), rows_written(serving)
+            while (left := rest()) > 0 and time.perf_counter() < begun + left:
+                time.sleep(LOOK_SECONDS)
+            return (rows_written(serving) - written) / (time.perf_counter() - begun)
+
+    def _rest(self, chore: str, since: float) -> float:
+        return 0.0 if self._has_run(chore, since) else float("inf")
+
+    def _has_run(self, chore: str, since: float) -> bool:
+        """Tell whether it has run for long enough, or, where that takes too long, at all."""
+        runs = self._runs(chore, since)
+        late = time.time() - since > MOST_WAITS * self._seconds
+        return bool(runs.times) and (runs.seconds >= self._seconds or late)
+
+    def _runs(self, chore: str, since: float) -> Runs:
+        with transaction(self._resources.engine) as connection:
+            found = connection.execute(
+                text("""
+                    SELECT extract(epoch FROM started_at)::float, extract(epoch FROM finished_at)::float
+                    FROM maintenance_runs
+                    WHERE chore = :chore AND outcome = 'done' AND started_at > to_timestamp(:since)"""),
+                {"chore": chore, "since": since},
+            )
+            return Runs([(row[0], row[1]) for row in found])
+
+    def _delete_from(self, leaves: Sequence[str]) -> None:
+        self._note_recall("a little deleted, and mended")
+        self._wear(leaves)
+        self._note_recall(f"{DELETED:.0%} deleted")
+        for chore in REPAIRS:
+            say(f"{chore}: {_summed_up(run_chore(self._resources, chore))}")
+        self._note_recall("mended by the chores")
+
+    def _note_recall(self, when: str) -> None:
+        """Compare what is found of the vectors that are left with all of these."""
+        living = set(wear.live_rows(self._resources, self._batches, NAME))
+        truth = Truth.of([query.vector or () for query in self._queries], K)
+        for number in range(self._batches):
+            first = number * BATCH_ROWS
+            vectors = batch_vectors(self._vectors, NAME, number + 1)
+            truth = truth.having_seen(first, vectors, [first + row in living for row in range(BATCH_ROWS)])
+        recall = truth.recall(ask(self._resources, self._queries).answers)
+        self._found.recalls.append((when, round(recall, 4)))
+        say(f"recall {when}: {recall:.4f}")
+
+    def _damage(self, leaf: str) -> None:
+        for what, statements, chore in wear.DAMAGE:
+            wear.do_damage(self._resources, statements, leaf)
+            begun = time.perf_counter()
+            did = run_chore(self._resources, chore)
+            seconds = time.perf_counter() - begun
+            timing = self._resources.settings.timing(chore)
+            worst = seconds + period(timing, datetime.now(UTC))
+            self._found.noticed.append((what, chore, timing, round(seconds, 1), round(worst)))
+            say(f"{what}: {chore} took {seconds:.1f} s, {_summed_up(did)}")
+
+
+def _summed_up(did: Mapping[str, Any]) -> str:
+    """Say in a few words what a run did."""
+    counts = {name: len(value) if isinstance(value, list | dict) else value for name, value in did.items()}
+    done = [f"{name} {value}" for name, value in counts.items() if value and name != "outcome"]
+    return ", ".join(done) or "nothing to do"
+
+
+def _report(report: Report, found: Found) -> None:
+    columns = (
+        "chore", "alone s", "searches beside: p95 ms", "times that at rest", "ingestion beside: rows/s",
+        "of that alone", "runs beside searches", "runs beside ingestion", "what it did alone",
+    )  # fmt: skip
+    times = {chore: line.searches.figure / found.rest for chore, line in found.lines.items()}
+    shares = {chore: line.ingestion.figure / found.rate for chore, line in found.lines.items()}
+    rows = [
+        (
+            chore, round(line.seconds, 1), line.searches.figure, round(times[chore], 2),
+            round(line.ingestion.figure), round(shares[chore], 2), line.searches.runs, line.ingestion.runs,
+            line.did,
+        )
+        for chore, line in found.lines.items()
+    ]  # fmt: skip
+    report.table("each chore", columns, rows)
+    report.table(f"recall@{K}, {DELETED:.0%} of the rows deleted", ("when", f"recall@{K}"), found.recalls)
+    noticed = ("damage", "named by", "its schedule", "its run s", "named at the latest after s")
+    report.table("from damage to alert", noticed, found.noticed)
+    report.demands += [
+        Demand(
+            "p95 of searches beside the worst chore / at rest", MOST_TIMES, max(times.values()), at_most=True
+        ),
+        Demand("ingestion beside the worst chore / with none", LEAST_RATE, min(shares.values())),
+        Demand(f"recall@{K} once mended", RECALL, found.recalls[-1][1]),
+    ]
