@@ -24,7 +24,7 @@ from benchmarks.ours import (
     sealed_leaves,
 )
 from benchmarks.ready import ReadyWriter
-from benchmarks.report import Report, say
+from benchmarks.report import Demand, Report, say
 from benchmarks.rounds import SMOKE, Watch
 from benchmarks.stack import Stack, running_stack
 from worker.db.builds import index_name
@@ -37,6 +37,7 @@ DIMENSIONS = (256, 1536)
 ROWS = (5_120, 20_480, 51_200)
 SHARES = (0.01, 0.02, 0.05, 0.1, 0.3)
 NEVER_FULL = 10_000_000  # rows
+LEAST_SHARE = 0.1  # twice the share from which on the chore builds anew
 
 
 class Worn(NamedTuple):
@@ -61,6 +62,10 @@ def run(scale: float) -> Report:
         ]
     columns = ("dimensions", "rows", "dead", "VACUUM, CPU s", "anew, CPU s", "anew / VACUUM")
     report.table("a worn leaf", columns, [_shown(worn) for worn in found])
+    worst = max(worn.anew / worn.vacuum for worn in found if worn.share >= LEAST_SHARE)
+    report.demands.append(
+        Demand(f"anew / VACUUM, {LEAST_SHARE:.0%} dead or more, at worst", 1, worst, at_most=True)
+    )
     return report
 
 

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 
 NAMES = [
     "pipeline", "writer", "rerun", "memory", "edits", "sealing", "halfvec", "growth", "million", "hybrid",
-    "filtered", "overhead", "recall", "chores", "priority", "exporter",
+    "filtered", "overhead", "vacuum", "recall", "chores", "priority", "exporter",
 ]  # fmt: skip
 
 

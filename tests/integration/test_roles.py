@@ -495,7 +495,7 @@ def test_an_administrator_who_is_no_superuser_will_do(
     )
     for kind, name in everything.all():
         connection.execute(text(f"ALTER {kind} {name} OWNER TO {admin}"))
-    for function in ("tenant_named(text)", "index_builds()"):
+    for function in policies.FUNCTIONS:
         connection.execute(text(f"ALTER FUNCTION {function} OWNER TO {admin}"))
     url = driver_url(settings.database_url).set(username=admin, drivername="postgresql")
     mine = elsewhere(settings, str(url))

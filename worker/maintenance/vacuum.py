@@ -85,6 +85,8 @@ def _is_better_anew(table: Due) -> bool:
 def _rebuilt(turn: Turn, table: Due, found: Found) -> bool:
     """Build its graph anew; where there is no room for that, VACUUM has to repair it."""
     index = builds.index_name(table.table)
+    if not builds.is_valid(turn.connection, table.table):
+        return True  # it is being made, or owed: seal's
     if lacks_room(turn, builds.size_of(turn.connection, index)):
         return True
     failed = rebuild(turn, index, table.table)

@@ -25,15 +25,12 @@ def btree_bytes(rows: float, key_bytes: float, distinct: float | None) -> int:
 
 
 def hnsw_bytes(rows: float, vector_bytes: int, m: int) -> int:
-    """Give the bytes of a graph: an element a row and its neighbours beside it, where both fit a page."""
+    """Give the bytes of a graph: an element a row and its neighbours, on one page or, too large, on two."""
     levels = 1 / (m - 1)  # on average, above the ground
     element = _POINTER + _aligned(_ELEMENT + vector_bytes)
     neighbours = _POINTER + _aligned(_NEIGHBOURS + _PLACE * m * (2 + levels))
-    if element + neighbours <= _HNSW_PAGE:
-        pages = math.ceil(rows / (_HNSW_PAGE // (element + neighbours)))
-    else:
-        pages = math.ceil(rows) + math.ceil(rows / (_HNSW_PAGE // neighbours))
-    return (pages + 1) * PAGE
+    together = _HNSW_PAGE // (element + neighbours) or 1 / 2
+    return (math.ceil(rows / together) + 1) * PAGE
 
 
 def _aligned(size: float) -> int:
