@@ -30,7 +30,10 @@ LAYERS = [
     ),
     ("adapters", "db embedding embedded"),
     ("pure", "steps queries answers"),
-    ("ground", "types errors urls envfile settings scheduling retention endpoint filtering metrics metricfiles"),
+    (
+        "ground",
+        "types errors urls envfile settings scheduling retention endpoint filtering metrics metricfiles",
+    ),
 ]
 LAYER_OF = {part: depth for depth, (_, parts) in enumerate(LAYERS) for part in parts.split()} | {"": 0}
 
