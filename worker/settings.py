@@ -109,7 +109,6 @@ class Settings(EndpointSettings, RetentionSettings, ScheduleSettings):
     task_time_limit: Seconds = 600
     visibility_timeout: Seconds = 1800
     startup_patience_seconds: Seconds = 60
-
     segment_rows: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
     segment_bytes: Annotated[int, Field(ge=1 << 20, le=1 << 40)] = 128 << 20
     segment_seconds: Seconds = 21_600
