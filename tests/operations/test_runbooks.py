@@ -53,9 +53,11 @@ def test_stuck_documents(stack: Stack, page: OpenPage) -> None:
     stack.whole(*ALL)
     with session(stack, "SELECT 1 FROM segments WHERE state = 'open' FOR UPDATE"):
         stack.write(stuck.tenant, 20)
-        until(lambda: waiting_for(stack, "segments") == 2)
-        for kind in ("ingest", "beat"):
+        until(lambda: stack.counts(stuck.tenant) == {"processing": 10, "pending": 10})
+        for kind in ("beat", "maintenance", "ingest"):  # a rescue under way must not come before the page's
             stack.kill(kind)
+    stack.start("maintenance")
+    until(partial(stack.lives, "maintenance"))
     until(lambda: not stack.lives("ingest") and not stack.lives("beat"))
     stuck.run("What you see")
     stuck.run("What to do now")
@@ -161,15 +163,24 @@ def test_growing_to_more_machines(stack: Stack, page: OpenPage) -> None:
     assert connections(stack) <= 2 * (1 + 2 * 3) + (1 + 3) + (1 + 4 * (3 + 2)) + 1
 
 
+def load(stack: Stack, tenant: str, words: str) -> None:
+    """Load 1,500 chunks whose vectors point anywhere."""
+    dice = random.Random(tenant)
+    lines = [
+        {
+            "source_path": f"{n}",
+            "chunks": [{"text": f"{words} {n}.", "vector": [dice.gauss(0, 1) for _ in range(256)]}],
+        }
+        for n in range(1500)
+    ]
+    (stack.folder / f"{tenant}.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    assert "1,500" in stack.shell(f"ingest load {tenant}.jsonl --tenant {tenant}")
+
+
 def test_slow_searches(stack: Stack, page: OpenPage) -> None:
     slow = page("slow-search")
     stack.whole("search", "maintenance")
-    lines = [
-        {"source_path": f"{n}", "chunks": [{"text": f"Ship {n} in harbour.", "vector": [n + 1.0] * 256}]}
-        for n in range(1500)
-    ]
-    (stack.folder / "ships.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    assert "1,500" in stack.shell(f"ingest load ships.jsonl --tenant {slow.tenant}")
+    load(stack, slow.tenant, "Ship in harbour")
     stack.shell("ingest maintain seal; ingest maintain vacuum")
     slow.run("What you see")
     (leaf,) = stack.ask(
@@ -193,16 +204,7 @@ print(run_chore(resources(), 'recall', scheduled=True)['alerts'])" """
 def test_falling_recall(stack: Stack, page: OpenPage) -> None:
     falling = page("falling-recall")
     stack.whole("maintenance")
-    dice = random.Random(1)
-    lines = [
-        {
-            "source_path": f"{n}",
-            "chunks": [{"text": f"Crew {n}.", "vector": [dice.gauss(0, 1) for _ in range(256)]}],
-        }
-        for n in range(1500)
-    ]
-    (stack.folder / "crews.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    assert "1,500" in stack.shell(f"ingest load crews.jsonl --tenant {falling.tenant}")
+    load(stack, falling.tenant, "Crew")
     stack.shell("ingest maintain seal")
     newest = "SELECT leaf FROM segments WHERE state = 'sealed' ORDER BY updated_at DESC LIMIT 1"
     (leaf,) = stack.ask(newest)[0]
