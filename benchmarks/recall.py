@@ -33,7 +33,7 @@ from worker.settings import Settings
 from worker.steps.recall import Tally
 from worker.types import GivenChunk, GivenDocument
 
-NAME, ROWS, QUESTIONS, FEWEST, CHUNKS, SLICE = "recall", 12_000, 200, 10, 20, 100
+NAME, ROWS, QUESTIONS, FEWEST, CHUNKS, SLICE = "recall", 12_000, 200, 5, 20, 100
 MOST_BYTES, PASSAGE, SHORTEST = 15e6, 800, 100  # the last two in characters
 EFS = (10, 40, 100)
 GRAPHS = {"graph 16/64": (16, 64), "graph 4/8": (4, 8)}  # m and ef_construction

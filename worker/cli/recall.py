@@ -23,14 +23,12 @@ def judge(latest: Latest, settings: Settings) -> Finding:
     """Judge what it measured, by the settings of today."""
     history, seconds_ago, not_measured = latest
     if history is None or seconds_ago is None:
-        due = (
-            "not measured: RECALL_SCHEDULE is off" if settings.recall_schedule == OFF else "not measured yet"
-        )
-        return Finding(NAME, State.OK, f"{not_measured or due}; `ingest maintain recall` does it")
+        due = "not measured, by RECALL_SCHEDULE" if settings.recall_schedule == OFF else "not measured yet"
+        return Finding(NAME, State.OK, not_measured or f"{due}; `ingest maintain recall` does it")
     found = falls(history, settings.recall_alert, settings.hnsw_m, settings.hnsw_ef_construction)
     seen = f"{age(seconds_ago)} ago"
     if found:
-        more = f", and {count(len(found) - 1, 'more finding')} in `ingest maintain`" if found[1:] else ""
+        more = f", and {count(len(found) - 1, 'more finding')}" if found[1:] else ""
         return Finding(NAME, State.FAILED, f"{found[0]}{more}, {seen}", found[0].mend)
     if seconds_ago > settings.late_seconds(NAME):
         why = f": {not_measured}" if not_measured else ""

@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import Any
 
 from sqlalchemy import Connection, Row, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from worker.db.engine import lacks_memory
 from worker.settings import Settings
@@ -70,7 +70,7 @@ def rebuild(connection: Connection, leaf: str, settings: Settings) -> bool:
         complete(connection, leaf, settings, f"{name}_ccnew")
         connection.execute(text(_SWAP.format(leaf=leaf, name=name)))
     except DBAPIError:
-        with suppress(DBAPIError):  # a full disk, say: what failed is what is told
+        with suppress(SQLAlchemyError):  # a lost session, say: what failed is what is told
             drop_leftovers(connection)
         raise
     return f"{name}_ccnew" not in drop_leftovers(connection)

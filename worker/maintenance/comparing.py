@@ -132,12 +132,18 @@ class Comparing:
             self._add_live(look, live, exact)
         return True
 
-    def ask_alone(self, probe: Probe) -> None:
-        """Ask the graphs alone, where they are asked."""
+    def ask_alone(self, probe: Probe) -> bool:
+        """Ask no more than the graphs, each by itself; False as above."""
+        if probe.own is None:
+            return True
         with reading(self.connection, _STATEMENT_SECONDS):
             look = Look(self.connection, probe, self.settings)
-            graphs = [graph for graph in self.graphs if probe.own and look.is_asked(graph)]
-            self._add_alone(look, graphs, self._exact(look, [graph.segment for graph in graphs]))
+            graphs = [graph for graph in self.graphs if look.is_asked(graph)]
+            among = [graph.segment for graph in graphs]
+            if not self._has_room(look.rows(among)):
+                return False
+            self._add_alone(look, graphs, self._exact(look, among))
+        return True
 
     def _has_room(self, rows: int) -> bool:
         return self.rows + rows <= self.settings.recall_rows

@@ -1,7 +1,7 @@
 """One measuring of recall: all probes are asked, bounded, and what needs an index goes first."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -59,7 +59,7 @@ def measure(
     """Ask all probes, and judge by what was found before. `built`: graphs that are new since."""
     settings = turn.settings
     compared = Comparing(turn.connection, settings, recall.graphs(turn.connection))
-    stopped = _ask(turn, compared, probes)
+    stopped = ask_each(turn, probes, compared.ask)
     segments = tuple(_segment(graph, compared, past, built or {}) for graph in compared.graphs)
     newest = Measured(compared.over_all.figures(), compared.exactly, segments)
     history = History(newest, (past.newest, *past.earlier) if past else ())
@@ -67,7 +67,7 @@ def measure(
     return Found(compared, history, found, stopped)
 
 
-def _ask(turn: Turn, compared: Comparing, probes: Sequence[Probe]) -> str | None:
+def ask_each(turn: Turn, probes: Sequence[Probe], ask: Callable[[Probe], bool]) -> str | None:
     """Ask one after the other, each in a transaction of its own; gives why not all were asked."""
     until, patience = time.monotonic() + _MOST_SECONDS, _PATIENCE_SECONDS
     for probe in probes:
@@ -78,7 +78,7 @@ def _ask(turn: Turn, compared: Comparing, probes: Sequence[Probe]) -> str | None
             recall.pause(turn.connection)
         if time.monotonic() > until:
             return f"it took over {_MOST_SECONDS} s"
-        if not compared.ask(probe):
+        if not ask(probe):
             return f"RECALL_ROWS is {turn.settings.recall_rows:,}: the next question compares more"
     return None
 

@@ -8,7 +8,7 @@ from sqlalchemy.exc import DBAPIError
 from worker.db import builds, recall, recall_history
 from worker.db.engine import describe, is_late
 from worker.maintenance.comparing import Comparing
-from worker.maintenance.measuring import Found, measure
+from worker.maintenance.measuring import Found, ask_each, measure
 from worker.maintenance.probes import Probe, draw
 from worker.maintenance.turn import Turn
 from worker.steps.falls import Fall, too_low
@@ -23,6 +23,7 @@ def run(turn: Turn) -> dict[str, Any]:
     """
     connection = turn.connection
     if not turn.dry_run:
+        builds.prepare(connection, turn.settings)
         builds.drop_leftovers(connection)
     past = recall_history.latest(connection).history
     probes = draw(turn, recall.graphs(connection))
@@ -59,7 +60,6 @@ class _Repair:
         """Mend one segment and measure all again; gives what was found before where that cannot be done."""
         before = segment.figures.recall
         self.did = {"segment": segment.leaf, "why": fall.why, "did": [], "before": before}
-        builds.prepare(self._turn.connection, self._turn.settings)
         try:
             if self._vacuumed(segment.leaf) and fall.by_rebuild and self._stays_low(segment):
                 self._rebuild(segment.leaf)
@@ -90,8 +90,7 @@ class _Repair:
         settings = self._turn.settings
         graphs = [graph for graph in recall.graphs(self._turn.connection) if graph.leaf == segment.leaf]
         compared = Comparing(self._turn.connection, settings, graphs)
-        for probe in self._probes:
-            compared.ask_alone(probe)
+        ask_each(self._turn, self._probes, compared.ask_alone)
         figures = compared.alone.get(segment.leaf, Tally()).figures()
         self.did["after_vacuum"] = figures.recall
         usual = self._found.history.usual_of(segment)
