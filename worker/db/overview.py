@@ -62,7 +62,8 @@ def documents(
         text(f"""
             SELECT d.document_id, d.project_id, d.filename, d.source_path, d.status, d.file_type,
                    d.size_bytes, d.total_chunks, d.batch_id, d.attempts, d.next_attempt_at, d.error_code,
-                   d.error_message, d.duplicate_of, d.cleaned, d.metadata, d.fingerprint IS NOT NULL AS searchable,
+                   d.error_message, d.duplicate_of, d.cleaned, d.metadata,
+                   d.fingerprint IS NOT NULL AS searchable,
                    d.created_at, d.updated_at, d.settled_at, d.deleted_at
             FROM documents d
             WHERE {scope.condition()} AND (d.document_id = ANY(:ids) OR d.source_path = ANY(:paths))
