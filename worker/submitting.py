@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 from uuid import UUID
 
 from sqlalchemy import Connection
@@ -83,6 +83,8 @@ def submit(
     (MAX_BACKLOG_DOCUMENTS), it waits for room, and `held_up` hears why; or, with `when_full="refuse"`,
     raises BacklogFullError, whose `receipt` says what was recorded before. Raises DatabaseUnavailableError.
     """
+    if when_full not in get_args(WhenFull):
+        raise IngestError(f"when_full={when_full!r:.80} is not known", "it may be wait or refuse")
     scope = named_scope(tenant, project)
     room = Room(resources().settings, scope.tenant_id, lane)
     receipt = Receipt()

@@ -6,48 +6,67 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Connection, text
+from typer.testing import CliRunner, Result
 
 from tests.conftest import Run
-from worker.errors import Exit
+from worker import pause, submit
+from worker.cli.commands import application
+from worker.errors import Exit, IngestError
+from worker.producer import Document
+from worker.settings import Settings
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    files = tmp_path / "files"
-    files.mkdir()
-    for number in range(3):
-        (files / f"{number}.txt").write_text(f"ship {number}")
-    return files
+@pytest.fixture(autouse=True)
+def _use_settings(settings: Settings) -> None:
+    """The commands use the process's settings: those of this test."""
 
 
-def said(done: Any) -> str:
-    return str(done.stdout.decode())
+def ran(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(application(), list(map(str, arguments)))
 
 
-def test_what_is_paused_is_never_a_mystery(ingest: Run, folder: Path, connection: Connection) -> None:
-    assert said(ingest("pause")) == "nothing is paused\n"
-    assert ingest("add", folder / "0.txt", "--tenant", "acme").returncode == Exit.OK
-    done = ingest("pause", "--tenant", "acme", "--queue", "ingest", "--reason", "the disk is full")
-    assert done.returncode == Exit.OK
-    assert said(done).startswith("paused\npaused\n  tenant acme, queue bulk, for 0 s, by ")
-    assert said(done).endswith(
-        ": the disk is full\n      `ingest resume --tenant acme --queue bulk` ends it\n"
+def told(*arguments: str) -> Any:
+    return json.loads(ran(*arguments, "--json").stdout)
+
+
+def documents(count: int = 3) -> list[Document]:
+    return [Document.text(f"ship {n}", source_path=f"/{n}.txt") for n in range(count)]
+
+
+def test_what_is_paused_is_listed_until_it_is_resumed() -> None:
+    assert ran("pause").stdout == "nothing is paused\n"
+    submit(documents(), tenant="acme")
+    done = ran("pause", "--tenant", "acme", "--queue", "ingest", "--reason", "the disk is full").stdout
+    first, second, third = done.splitlines()
+    assert (first, third) == ("paused", "      `ingest resume --tenant acme --queue bulk` ends it")
+    assert second.startswith("  tenant acme, queue bulk, for 0 s, by ")
+    assert second.endswith(": the disk is full")
+    assert (
+        ran("pause", "--tenant", "acme", "--queue", "bulk").stdout.splitlines()[0] == "it is paused already"
     )
-    added = ingest("add", folder, "--tenant", "acme", "--wait", "--timeout", "0")
+    ran("pause", "--all")
+    assert [one["tenant"] for one in told("pause")] == ["acme", None]
+    resumed = ran("resume", "--all").stdout.splitlines()
+    assert (resumed[:2], len(resumed)) == (["resumed", "still paused"], 4)
+    assert told("resume", "--tenant", "acme", "--queue", "bulk") == {"changed": True, "paused": []}
+    again = ran("resume", "--tenant", "acme", "--queue", "bulk")
+    assert (again.exit_code, again.stdout) == (Exit.FINDINGS, "nothing resumed: this was not paused\n")
+
+
+def test_a_paused_backlog_is_no_mystery(ingest: Run, tmp_path: Path) -> None:
+    submit(documents(), tenant="acme")
+    pause(tenant="acme", reason="the disk is full", by="ann")
+    (tmp_path / "new.txt").write_text("a new ship")
+    added = ingest("add", "new.txt", "--tenant", "acme", "--wait", "--timeout", "0")
     assert added.returncode == Exit.TIMEOUT
-    assert "waiting: tenant acme, queue bulk is paused since " in added.stderr.decode()
-    assert "waiting: tenant acme, queue bulk is paused" in said(ingest("add", folder, "--tenant", "acme"))
-    [status] = json.loads(ingest("status", "--json").stdout)["paused"]
-    assert (status["tenant"], status["lane"], status["reason"]) == ("acme", "bulk", "the disk is full")
-    findings = json.loads(ingest("doctor", "--json").stdout)["findings"]
-    [found] = [finding for finding in findings if finding["name"] == "paused"]
-    assert (found["state"], "the disk is full" in found["seen"]) == ("warning", True)
-    assert json.loads(ingest("pause", "--json").stdout) == [status | {"seconds": pytest.approx(60, abs=60)}]
-    again = ingest("pause", "--tenant", "acme", "--queue", "bulk")
-    assert (again.returncode, said(again).splitlines()[0]) == (Exit.OK, "it is paused already")
-    assert said(ingest("resume", "--tenant", "acme", "--queue", "bulk")) == "resumed\n"
-    assert ingest("resume", "--tenant", "acme", "--queue", "bulk").returncode == Exit.FINDINGS
-    assert connection.execute(text("SELECT count(*) FROM pauses")).scalar_one() == 0
+    assert added.stderr.decode().startswith("waiting: tenant acme is paused since ")
+    assert "waiting: tenant acme is paused" in ran("add", tmp_path / "new.txt", "--tenant", "acme").stdout
+    [status] = told("status")["paused"]
+    assert (status["tenant"], status["lane"], status["reason"]) == ("acme", None, "the disk is full")
+    assert "by ann: the disk is full\n      `ingest resume --tenant acme` ends it" in ran("status").stdout
+    [found] = [one for one in told("doctor")["findings"] if one["name"] == "paused"]
+    assert found["state"] == "warning"
+    assert found["seen"].endswith("by ann: the disk is full")
 
 
 @pytest.mark.parametrize(
@@ -61,31 +80,32 @@ def test_what_is_paused_is_never_a_mystery(ingest: Run, folder: Path, connection
         (["cancel", "--all", "--requeue"], "--batch stands alone, and --requeue is for it → see --help"),
     ],
 )
-def test_a_mistake_is_one_line(ingest: Run, arguments: list[str], line: str) -> None:
-    done = ingest(*arguments)
-    assert done.returncode == Exit.USAGE
-    assert done.stderr.decode().startswith(f"error: {line}")
-    assert len(done.stderr.splitlines()) == 1
+def test_a_mistake_is_one_line(arguments: list[str], line: str) -> None:
+    failed = ran(*arguments).exception
+    assert isinstance(failed, IngestError)
+    assert failed.exit_code == Exit.USAGE
+    assert str(failed).startswith(line)
 
 
-def test_a_batch_is_cancelled_by_its_id(ingest: Run, folder: Path, connection: Connection) -> None:
-    ingest("add", folder)
-    [shown] = json.loads(ingest("status", folder / "0.txt", "--json").stdout)
-    batch_id = shown["batch_id"]
-    assert (
-        said(ingest("cancel", "--batch", batch_id, "--requeue")) == "3 documents went back into the queue\n"
+def test_a_batch_is_cancelled_by_its_id(connection: Connection) -> None:
+    submit(documents())
+    batch_id = told("status", "/0.txt")[0]["batch_id"]
+    assert ran("cancel", "--batch", batch_id, "--requeue").stdout == "3 documents went back into the queue\n"
+    ended = ran("cancel", "--batch", batch_id).exception
+    assert isinstance(ended, IngestError)
+    assert (ended.exit_code, ended.message) == (
+        Exit.FINDINGS,
+        f"nothing cancelled: batch {batch_id} has ended",
     )
-    ended = ingest("cancel", "--batch", batch_id)
-    assert ended.returncode == Exit.FINDINGS
-    assert ended.stderr.decode().startswith(f"error: nothing cancelled: batch {batch_id} has ended")
     [batch_id] = connection.execute(text("SELECT batch_id FROM batches WHERE state = 'queued'")).scalars()
-    assert json.loads(ingest("cancel", "--batch", str(batch_id), "--json").stdout) == {"documents": 3}
+    assert told("cancel", "--batch", str(batch_id)) == {"documents": 3}
     assert set(connection.execute(text("SELECT status FROM documents")).scalars()) == {"cancelled"}
 
 
-def test_a_full_backlog_refuses_with_a_code_of_its_own(ingest: Run, folder: Path) -> None:
-    full = {"MAX_BACKLOG_DOCUMENTS": "1", "BATCH_DOCUMENTS": "1"}
-    assert ingest("add", folder, "--when-full", "refuse", **full).returncode == Exit.OK
-    done = ingest("add", folder, "--name", "x", "--checksum", "--when-full", "refuse", **full)
+def test_a_full_backlog_refuses_with_a_code_of_its_own(ingest: Run, tmp_path: Path) -> None:
+    pause(everything=True)
+    submit(documents())
+    (tmp_path / "new.txt").write_text("a new ship")
+    done = ingest("add", "new.txt", "--when-full", "refuse", MAX_BACKLOG_DOCUMENTS="3")
     assert done.returncode == Exit.FULL
-    assert done.stderr.decode().startswith("error: the backlog is full: 1 bulk documents in all wait already")
+    assert done.stderr.decode().startswith("error: the backlog is full: 3 bulk documents in all wait already")

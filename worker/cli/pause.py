@@ -99,8 +99,9 @@ def _change(change: Callable[..., bool], done: str, chosen: dict[str, Any], *, a
     if as_json:
         emit({"changed": changed, "paused": [asdict(one) for one in held]})
     else:
-        say(done if changed else _NOTHING[done])
-        say_paused(held)
+        if done == "resumed" or not changed:
+            say(done if changed else _NOTHING[done])
+        say_paused(held, "still paused" if done == "resumed" else "paused")
     if not changed and done == "resumed":
         raise typer.Exit(Exit.FINDINGS)
 
@@ -114,10 +115,10 @@ def _list(held: "Sequence[Pause]", *, as_json: bool) -> None:
             say("nothing is paused")
 
 
-def say_paused(held: "Sequence[Pause]") -> None:
+def say_paused(held: "Sequence[Pause]", heading: str = "paused") -> None:
     """Say what is paused, since when, by whom and why, and what ends it."""
     if held:
-        say("paused")
+        say(heading)
     for one in held:
         why = f": {one.reason}" if one.reason else ""
         say(f"  {printable(f'{one.what}, for {age(one.seconds)}, by {one.paused_by}{why}')}")

@@ -35,7 +35,8 @@ QUEUES = {
     Kind.MAINTENANCE: (Queue.MAINTENANCE,),
 }
 
-_SEARCHES_A_PROCESS = 100_000
+# Who asks while the one process of these is replaced waits for the new one's model.
+_TASKS_A_PROCESS = {Kind.SEARCH: 100_000, Kind.INTERACTIVE: 2_000}
 
 
 def register(app: typer.Typer) -> None:
@@ -112,8 +113,8 @@ def _concurrency(kind: Kind, settings: "Settings") -> int:
 
 
 def _recycling(kind: Kind) -> dict[str, int]:
-    """Replace the one process that searches rarely: whoever asks meanwhile waits for the new one's model."""
-    return {"max_tasks_per_child": _SEARCHES_A_PROCESS} if kind is Kind.SEARCH else {}
+    """Replace the processes of some workers more rarely than those of the others."""
+    return {"max_tasks_per_child": _TASKS_A_PROCESS[kind]} if kind in _TASKS_A_PROCESS else {}
 
 
 def beat() -> None:
