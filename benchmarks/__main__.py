@@ -12,7 +12,7 @@ from benchmarks.report import BenchmarkError, Report, scale
 
 NAMES = (
     "pipeline", "writer", "rerun", "memory", "edits", "sealing", "halfvec", "quality", "peers", "files",
-    "growth", "million", "hybrid", "filtered", "overhead", "vacuum", "recall", "priority", "exporter",
+    "growth", "million", "hybrid", "filtered", "overhead", "vacuum", "recall", "priority", "exporter", "logs",
 )  # fmt: skip
 
 

@@ -35,7 +35,7 @@ def _say(state: RetryCallState) -> None:
     error = state.outcome.exception() if state.outcome else None
     assert error is not None  # that is why it is tried again
     log.warning(
-        "database work is tried again", extra={"attempt": state.attempt_number, "reason": describe(error)}
+        "database.retried", extra={"attempt": state.attempt_number, "reason": describe(error)}
     )
 
 

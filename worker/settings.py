@@ -25,7 +25,7 @@ from worker.endpoint import EndpointSettings
 from worker.envfile import dot_env, expanded, resolved, settings_files
 from worker.errors import SettingsError
 from worker.scheduling import ScheduleSettings
-from worker.types import LANGUAGES, EmbeddingType, Metric
+from worker.types import LANGUAGES, EmbeddingType, LogFormat, Metric
 from worker.urls import broker_fault, postgres_fault
 from worker.urls import masked as masked  # noqa: PLC0414 -- whoever has settings shows where they point
 
@@ -64,6 +64,7 @@ class Settings(EndpointSettings, ScheduleSettings):
 
     data_dir: Path = Path(".ingest")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_format: LogFormat = LogFormat.CONSOLE
 
     database_url: SecretStr
     direct_database_url: SecretStr | None = None

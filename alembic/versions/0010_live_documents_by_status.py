@@ -1,7 +1,7 @@
 """Documents by status are counted from an index alone: it has the live ones, and no others.
 
 Revision ID: 0010
-Revises: 0003
+Revises: 0004
 
 The exporter counts at every scrape; with `deleted_at` in the table only, each count would read all of it.
 Not CONCURRENTLY: there is no installation yet whose writers would wait for the second that a million takes.
@@ -10,7 +10,7 @@ Not CONCURRENTLY: there is no installation yet whose writers would wait for the 
 from alembic import op
 
 revision = "0010"
-down_revision = "0003"
+down_revision = "0004"
 branch_labels = None
 depends_on = None
 

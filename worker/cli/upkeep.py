@@ -57,7 +57,7 @@ def _restored(details: Details) -> str:
     if leaf and leaf[4] == "lacks":
         return f"run ALTER TABLE {leaf[2]} ATTACH PARTITION {leaf[1]} FOR VALUES IN ({leaf[3] or -1})"
     if leaf:
-        return "restore the table from a backup; without one, submit again what was in it"
+        return "restore the table from a backup; without one, `ingest add` again what was in it"
     mends = [found["mend"] for found in details.get("not_made", ()) if "mend" in found]
     return f"run {mends[0]}" if mends else "run `ingest maintain indexes`"
 
@@ -123,7 +123,7 @@ def _ended(found: Details) -> str:
     return {
         "session": f"end it: SELECT pg_terminate_backend({name})",
         "prepared transaction": f"end it: ROLLBACK PREPARED '{name}', or COMMIT PREPARED",
-        "replica": "end its longest query, or turn its hot_standby_feedback off",
+        "replica": "end its longest query: SELECT pg_cancel_backend(pid); or turn hot_standby_feedback off",
         "replication slot": f"start who reads it, or SELECT pg_drop_replication_slot('{name}')",
     }.get(found["kind"], "run `ingest roles`: its roles see who it is")
 

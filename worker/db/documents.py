@@ -53,6 +53,7 @@ class Claimed:
     fingerprint: bytes | None
     total_chunks: int | None
     attempts: int
+    trace: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +114,7 @@ def start(connection: Connection, batch_id: UUID) -> list[Claimed]:
     """Take a claimed batch's documents into processing: one attempt is charged, the version noted."""
     columns = (
         "d.tenant_id, d.project_id, d.source_path, d.filename, d.content, d.file_type, d.language,"
-        " d.fingerprint, d.total_chunks, d.attempts"
+        " d.fingerprint, d.total_chunks, d.attempts, d.trace"
     )
     found = move(
         connection,
@@ -139,6 +140,7 @@ def _claimed(row: Row[Any]) -> Claimed:
         fingerprint=_bytes(row.fingerprint),
         total_chunks=row.total_chunks,
         attempts=row.attempts,
+        trace=row.trace,
     )
 
 
