@@ -1,8 +1,10 @@
 """What we ask the Redis server beside Celery: is it there, is it safe, how long are its queues."""
 
 import json
+import time
+from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import SecretStr
 from redis import Redis, RedisError
@@ -13,6 +15,13 @@ from worker.types import Queue
 
 # Every other policy throws messages away when memory runs out, in silence.
 SAFE_EVICTION = "noeviction"
+
+
+class Waiting(NamedTuple):
+    """What waits in a queue: how many messages, and the age of the oldest where it says when it was sent."""
+
+    messages: int
+    oldest_seconds: float | None
 
 
 def connect(settings: Settings) -> "Redis":
@@ -48,6 +57,24 @@ def oldest_is_expired(client: "Redis", queue: Queue) -> bool:
     return expires is not None and datetime.fromisoformat(expires) < datetime.now(UTC)
 
 
+def waiting(client: "Redis") -> dict[Queue, Waiting]:
+    """Look into all queues, in one round trip. Raises RedisError."""
+    pipeline = client.pipeline(transaction=False)
+    for queue in Queue:
+        pipeline.llen(queue.value)
+        pipeline.lindex(queue.value, -1)
+    found = pipeline.execute()
+    pairs = zip(Queue, found[::2], found[1::2], strict=True)
+    return {queue: Waiting(int(length), _age(oldest)) for queue, length, oldest in pairs}
+
+
+def _age(message: Any) -> float | None:
+    """Give the seconds since a message was sent: worker/app.py writes that into its headers."""
+    with suppress(ValueError, TypeError, KeyError):
+        return max(time.time() - float(json.loads(message)["headers"]["sent_at"]), 0.0)
+    return None
+
+
 def eviction_policy(client: "Redis") -> str:
     """Give what the server does when its memory is full; "unknown" where it does not say."""
     try:
@@ -66,7 +93,7 @@ def require_broker(settings: Settings) -> None:
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise BrokerUnavailableError(
             f"the broker at {where} is not usable: {said}",
-            "free some space on the Redis server's disk"
+            "free some space on the disk of the server that BROKER_URL names"
             if "No space left" in said
             else "check that the Redis server runs there and that BROKER_URL names it and its password",
         ) from None
@@ -75,5 +102,5 @@ def require_broker(settings: Settings) -> None:
     if policy not in {SAFE_EVICTION, "unknown"}:
         raise BrokerUnavailableError(
             f"the broker at {where} evicts keys when its memory is full ({policy}): messages would be lost",
-            "set maxmemory-policy noeviction on it",
+            "run `redis-cli CONFIG SET maxmemory-policy noeviction`, and set it in its file",
         )

@@ -47,7 +47,7 @@ def fill_window(resources: Resources) -> None:
     try:
         dispatch(resources)
     except SQLAlchemyError as error:
-        log.warning("not dispatched, beat does it soon: %s", describe(error))
+        log.warning("dispatch.failed", extra={"reason": describe(error), "then": "beat dispatches soon"})
 
 
 def _form(connection: Connection, lane: Lane, settings: Settings) -> list[UUID]:
@@ -77,7 +77,7 @@ def republish(resources: Resources) -> int:
         try:
             waiting = broker.queue_length(client, QUEUE_OF[lane])
         except RedisError as error:
-            log.warning("the broker does not answer: %s", error)
+            log.warning("broker.silent", extra={"reason": error})
             break
         with transaction(resources.engine) as connection:
             lost = batches.queued_count(connection, lane) > waiting
@@ -90,20 +90,33 @@ def republish(resources: Resources) -> int:
     return again
 
 
-def publish(lane: Lane, batch_ids: Sequence[tuple[UUID, str]]) -> None:
+def publish(lane: Lane, formed: Sequence[batches.Formed]) -> None:
     """Send one message a batch: its id, and a label for those who watch the queue."""
     from worker.app import app
 
-    for batch_id, label in batch_ids:
+    for batch in formed:
         try:
             # ignore_result: else the producer opens a subscription at the result backend, and waits
             app.send_task(
                 TaskName.INGEST_BATCH.value,
-                args=[str(batch_id)],
-                argsrepr=f"({label}, {batch_id})",
+                args=[str(batch.batch_id)],
+                argsrepr=f"({batch.label})",
                 queue=QUEUE_OF[lane].value,
                 ignore_result=True,
             )
         except (OperationalError, RedisError, OSError) as error:
-            log.warning("batch %s is not published, beat does it soon: %s", batch_id, error)
+            log.warning(
+                "batch.unpublished",
+                extra={"batch": batch.batch_id, "reason": error, "then": "beat publishes it soon"},
+            )
             return
+        log.info(
+            "batch.published",
+            extra={
+                "batch": batch.batch_id,
+                "tenant": batch.tenant_id,
+                "lane": lane.value,
+                "documents": batch.documents,
+                "traces": batch.traces,
+            },
+        )

@@ -13,6 +13,7 @@ from worker.steps import given
 from worker.steps.chunk import file_type_of
 from worker.steps.languages import known_language
 from worker.steps.storable import metadata_json, storable
+from worker.steps.traces import known_trace
 from worker.types import FileType, GivenChunk, GivenDocument
 
 # The years 0 to 9999. File systems keep others, by accident; PostgreSQL ends at 4713 BC and 294276.
@@ -24,7 +25,8 @@ class Document:
     """One document to submit. Make it with `path`, `text`, `uri` or `chunks`.
 
     `language`: whose endings its words have, for the keyword index, as Snowball calls it ("german"), or
-    "none"; without it, the project's, else LANGUAGE.
+    "none"; without it, the project's, else LANGUAGE. `trace`: an id of yours that the log names with it;
+    without it, that of its submission.
     """
 
     source_path: str
@@ -35,10 +37,16 @@ class Document:
     modified_us: int | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
     language: str | None = None
+    trace: str | None = None
 
     @classmethod
     def path(
-        cls, path: str | Path, *, metadata: Mapping[str, Any] | None = None, language: str | None = None
+        cls,
+        path: str | Path,
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        language: str | None = None,
+        trace: str | None = None,
     ) -> Self:
         """Name a local file, read by the worker: it must see the same path under its ALLOWED_ROOTS.
 
@@ -53,7 +61,9 @@ class Document:
             raise SourceError(f"{absolute} cannot be read: {error.strerror}") from None
         except ValueError:  # a NUL, or characters no file name can have
             raise SourceError(f"there is no file {str(absolute)!r}") from None
-        return cls.found(absolute, found.st_size, found.st_mtime_ns, metadata=metadata, language=language)
+        return cls.found(
+            absolute, found.st_size, found.st_mtime_ns, metadata=metadata, language=language, trace=trace
+        )
 
     @classmethod
     def found(
@@ -64,6 +74,7 @@ class Document:
         *,
         metadata: Mapping[str, Any] | None = None,
         language: str | None = None,
+        trace: str | None = None,
     ) -> Self:
         """Name a local file whose size in bytes and modification time in nanoseconds are known already."""
         source_path = sources.source_path_of(path)
@@ -76,6 +87,7 @@ class Document:
             modified_us=_storable_time(modified_ns // 1000),
             metadata=metadata or {},
             language=language,
+            trace=trace,
         )
 
     @classmethod
@@ -87,6 +99,7 @@ class Document:
         file_type: FileType | None = None,
         metadata: Mapping[str, Any] | None = None,
         language: str | None = None,
+        trace: str | None = None,
     ) -> Self:
         """Hold a text, kept in the database; the next text of the same `source_path` replaces it."""
         content = text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
@@ -99,13 +112,21 @@ class Document:
             len(content),
             metadata=metadata or {},
             language=language,
+            trace=trace,
         )
 
     @classmethod
-    def uri(cls, uri: str, *, metadata: Mapping[str, Any] | None = None, language: str | None = None) -> Self:
+    def uri(
+        cls,
+        uri: str,
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        language: str | None = None,
+        trace: str | None = None,
+    ) -> Self:
         """Name something the worker reads through fsspec, of a scheme in ALLOWED_URI_SCHEMES."""
         name = _filename(uri)
-        return cls(uri, name, file_type_of(name), metadata=metadata or {}, language=language)
+        return cls(uri, name, file_type_of(name), metadata=metadata or {}, language=language, trace=trace)
 
     @classmethod
     def loaded(cls, document: GivenDocument) -> Self:
@@ -127,6 +148,7 @@ class Document:
         source_path: str,
         metadata: Mapping[str, Any] | None = None,
         language: str | None = None,
+        trace: str | None = None,
     ) -> Self:
         """Hold chunks the producer cut, with vectors or without; those without are embedded.
 
@@ -141,6 +163,7 @@ class Document:
             len(content),
             metadata=metadata or {},
             language=language,
+            trace=trace,
         )
 
 
@@ -153,11 +176,11 @@ def _filename(source_path: str) -> str:
     return source_path.rstrip("/").rpartition("/")[2] or source_path
 
 
-def submission(document: Document, limit: int, language: str) -> Submission:
-    """Give the row of a document, made storable; `language` is for one that does not name its own.
+def submission(document: Document, limit: int, language: str, trace: str | None = None) -> Submission:
+    """Give the row of a document, made storable; `language` and `trace` are for one that names none.
 
     Raises DocumentError: "too_large" (inline content over `limit` bytes), "no_source_path",
-    "bad_metadata", "bad_language".
+    "bad_metadata", "bad_language", "bad_trace".
     """
     if document.content is not None and len(document.content) > limit:
         raise DocumentError(
@@ -170,6 +193,10 @@ def submission(document: Document, limit: int, language: str) -> Submission:
         language = known_language(document.language or language)
     except IngestError as error:
         raise DocumentError("bad_language", str(error)) from None
+    try:
+        trace = trace if document.trace is None else known_trace(document.trace)
+    except IngestError as error:
+        raise DocumentError("bad_trace", error.message) from None
     return Submission(
         source_path=source_path,
         filename=storable(document.filename) or source_path,
@@ -179,4 +206,5 @@ def submission(document: Document, limit: int, language: str) -> Submission:
         modified_us=document.modified_us,
         content=document.content,
         metadata_json=metadata_json(document.metadata),
+        trace=trace,
     )

@@ -29,6 +29,7 @@ from worker.db.engine import transaction
 from worker.encoding import Encoder, Work
 from worker.errors import DocumentError, LeaseLostError, SkipDocument, TransientError
 from worker.lease import Heartbeat
+from worker.logs import bound_contextvars
 from worker.metrics import stage
 from worker.patience import patiently
 from worker.resources import Resources
@@ -69,15 +70,17 @@ def ingest_batch(
     if lease is None:
         return None
     with (
+        bound_contextvars(batch=str(batch_id), tenant=str(lease.tenant_id), lane=lease.lane.value),
         Heartbeat(resources.engine, lease, settings) as heart,
         RowBuffer(settings.write_buffer_bytes, resources.vocabulary) as buffer,
     ):
         run = BatchRun(resources, heart, stopping)
         encoder = Encoder(resources, buffer, run.check)
         works = run.encode(encoder, run.prepare(claimed, lease.tenant_id), lease.tenant_id, report)
-        writer = Writer(resources, lease, buffer, run.must_stop)
+        writer = Writer(resources, lease, buffer, run.must_stop, claimed)
         writer.write(works, run.settled, run.later)
-        return dict(writer.written)
+        writer.outcomes.done()
+        return dict(writer.outcomes.counts)
 
 
 class BatchRun:
@@ -239,7 +242,9 @@ class BatchRun:
         except (DBAPIError, LeaseLostError, HandBackError, BufferLostError):
             raise
         except Exception as error:  # a fault of ours must not take its neighbours along
-            log.exception("document failed", extra={"document": str(document.document_id)})
+            log.exception(
+                "document.crashed", extra={"document": document.document_id, "trace": document.trace}
+            )
             fault = DocumentError("internal", f"{type(error).__name__}: {error}"[:500])
             self.settled.append(ended(document, Status.FAILED, fault))
         return None

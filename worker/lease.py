@@ -17,6 +17,9 @@ from worker.settings import Settings
 log = logging.getLogger(__name__)
 
 
+_TELL_SECONDS = 2
+
+
 class Heartbeat:
     """Renews a lease from a thread, so that a long computation does not lose it.
 
@@ -52,7 +55,12 @@ class Heartbeat:
         return time.monotonic() > self._deadline
 
     def _beat(self) -> None:
-        while not self._stop.wait(self._settings.heartbeat_seconds):
+        """Renew every HEARTBEAT_SECONDS, and sooner where there is progress to tell."""
+        heartbeat, told, renewed = self._settings.heartbeat_seconds, self.progress, time.monotonic()
+        while not self._stop.wait(min(_TELL_SECONDS, heartbeat)):
+            if self.progress == told and time.monotonic() - renewed < heartbeat:
+                continue
+            told, renewed = self.progress, time.monotonic()
             try:
                 with transaction(self._engine, self._settings.heartbeat_seconds) as connection:
                     batches.renew(connection, self._lease, self.progress, self._settings.lease_seconds)
@@ -60,4 +68,6 @@ class Heartbeat:
                 self._lost.set()
                 return
             except SQLAlchemyError as error:
-                log.warning("lease not renewed", extra={"reason": describe(error)})
+                log.warning(
+                    "lease.unrenewed", extra={"batch": self._lease.batch_id, "reason": describe(error)}
+                )

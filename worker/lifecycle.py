@@ -18,6 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from worker import metricfiles
 from worker.db import operations
 from worker.db.engine import describe, single_connection_engine, transaction
+from worker.logs import bind_contextvars, clear_contextvars
 from worker.resources import close_resources
 from worker.settings import load_settings
 
@@ -61,6 +62,18 @@ def _start_child(**_: Any) -> None:
         signal.signal(number, signal.SIG_IGN)
     metricfiles.begin_member(member())
     collect_garbage_rarely()
+
+
+@signals.task_prerun.connect
+def _begin_task(task_id: str, task: Any, **_: Any) -> None:
+    """Have every line of this task's say which it is."""
+    clear_contextvars()
+    bind_contextvars(task=task.name, task_id=task_id, worker=task.request.hostname)
+
+
+@signals.task_postrun.connect
+def _end_task(**_: Any) -> None:
+    clear_contextvars()
 
 
 @signals.worker_process_shutdown.connect
@@ -111,7 +124,7 @@ class Heart:
             with transaction(self._engine, 1) as connection:
                 operations.stop_heart(connection, self._name)
         except SQLAlchemyError as error:
-            log.warning("heartbeat not taken away", extra={"reason": describe(error)})
+            log.warning("heartbeat.left", extra={"worker": self._name, "reason": describe(error)})
 
     def _run(self) -> None:
         while True:
@@ -119,7 +132,7 @@ class Heart:
                 with transaction(self._engine, self._settings.heartbeat_seconds) as connection:
                     operations.beat_heart(connection, self._name, self._kind, self._slots, os.getpid())
             except SQLAlchemyError as error:
-                log.warning("heartbeat not written", extra={"reason": describe(error)})
+                log.warning("heartbeat.unwritten", extra={"worker": self._name, "reason": describe(error)})
             if self._stop.wait(self._settings.heartbeat_seconds):
                 return
 

@@ -71,11 +71,11 @@ class _Load:
         return work.unchanged() if self.text.fingerprint == document.fingerprint else work
 
 
-def _prepared(document: GivenDocument, mine: Resources, scope: Scope) -> _Load:
+def _prepared(document: GivenDocument, mine: Resources, scope: Scope, trace: str | None) -> _Load:
     """Clean, check and hash. Raises DocumentError for what cannot even be recorded."""
     settings = mine.settings
     language = scope.language or settings.language
-    load = _Load(submission(Document.loaded(document), settings.max_document_bytes, language))
+    load = _Load(submission(Document.loaded(document), settings.max_document_bytes, language, trace))
     try:
         _read(load, document, mine)
     except DocumentError as error:
@@ -108,8 +108,14 @@ class SliceLoader:
     While too many rows wait to be sealed, or they are paused, it waits; `held_up` hears why.
     """
 
-    def __init__(self, mine: Resources, scope: Scope, held_up: HeldUp = lambda _why: None) -> None:
-        self._resources, self._scope, self._held_up = mine, scope, held_up
+    def __init__(
+        self,
+        mine: Resources,
+        scope: Scope,
+        held_up: HeldUp = lambda _why: None,
+        trace: str | None = None,
+    ) -> None:
+        self._resources, self._scope, self._held_up, self._trace = mine, scope, held_up, trace
 
     def load(self, part: Sequence[GivenDocument]) -> Loaded:
         """Prepare and store a slice."""
@@ -117,7 +123,7 @@ class SliceLoader:
         refused: list[tuple[str, str]] = []
         for document in part:
             try:
-                loads.append(_prepared(document, self._resources, self._scope))
+                loads.append(_prepared(document, self._resources, self._scope, self._trace))
             except DocumentError as error:
                 refused.append((document.source_path, error.message))
         self._await_room(sum(len(load.pieces) for load in loads))
@@ -175,7 +181,7 @@ class SliceLoader:
             for group in encoder.groups(works):
                 encoder.encode(group)
             writer = Writer(self._resources, lease, buffer, lambda: True)
-            if len(writer.write_within(connection, works, settled)) < len(outcomes):
+            if len(writer.write_within(connection, works, settled).settled) < len(outcomes):
                 raise _OvertakenError
         return passed_over + _counted(wanted, works, settled)
 

@@ -71,7 +71,7 @@ def share(settings: Settings, kind: str, processes: int, member: Callable[[], st
     try:
         slot = Slot(folder, kind, processes)
     except OSError as error:
-        log.warning("metrics are not kept: %s: %s", folder, error.strerror)
+        log.warning("metrics.unkept", extra={"path": folder, "reason": error.strerror})
         return
     _held.append(slot)
     export({"PROMETHEUS_MULTIPROC_DIR": str(folder)})
@@ -86,7 +86,7 @@ def begin_member(member: str) -> None:
         try:
             slot.forget_gauges(member)
         except OSError as error:
-            log.warning("gauges are not emptied: %s", error.strerror)
+            log.warning("gauges.unemptied", extra={"reason": error.strerror})
 
 
 def value_files(folder: Path) -> list[Path]:

@@ -34,9 +34,7 @@ def patiently(work: Callable[[], T], must_stop: Callable[[], bool]) -> T:
 def _say(state: RetryCallState) -> None:
     error = state.outcome.exception() if state.outcome else None
     assert error is not None  # that is why it is tried again
-    log.warning(
-        "database work is tried again", extra={"attempt": state.attempt_number, "reason": describe(error)}
-    )
+    log.warning("database.retried", extra={"attempt": state.attempt_number, "reason": describe(error)})
 
 
 def briefly(engine: Engine, work: Callable[[Connection], None]) -> bool:

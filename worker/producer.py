@@ -53,12 +53,20 @@ class Overview:
     counts: Mapping[Status, int]
     oldest_waiting_seconds: float | None
     reasons: Sequence[Any]
+    documents: Sequence[Any] = ()
 
 
-def status(*, tenant: str | None = None, project: str | None = None, most_reasons: int = 20) -> Overview:
+def status(
+    *,
+    tenant: str | None = None,
+    project: str | None = None,
+    trace: str | None = None,
+    most_reasons: int = 20,
+) -> Overview:
     """Give counts by status, the age of the oldest waiting document, and why documents did not complete.
 
-    Without a tenant: of all. Raises IngestError for an unknown tenant or project, and a project alone.
+    Without a tenant: of all. With a `trace`: of its documents, the first few of which are listed. Raises
+    IngestError for an unknown tenant or project, and a project alone.
     """
     if tenant is None and project is not None:
         raise IngestError(f"whose project {project!r} is meant?", "name its tenant, too")
@@ -66,9 +74,10 @@ def status(*, tenant: str | None = None, project: str | None = None, most_reason
     def ask(connection: Connection) -> Overview:
         scope = None if tenant is None else known_scope(connection, tenant, project)
         return Overview(
-            overview.counts(connection, scope),
-            overview.oldest_waiting_seconds(connection, scope),
-            overview.reasons(connection, scope, most_reasons),
+            overview.counts(connection, scope, trace),
+            overview.oldest_waiting_seconds(connection, scope, trace),
+            overview.reasons(connection, scope, most_reasons, trace),
+            () if trace is None else overview.traced(connection, scope, trace, most_reasons),
         )
 
     return resources().transact(ask)

@@ -26,7 +26,7 @@ from worker.envfile import dot_env, expanded, resolved, settings_files
 from worker.errors import SettingsError
 from worker.retention import RetentionSettings
 from worker.scheduling import ScheduleSettings
-from worker.types import LANGUAGES, EmbeddingType, Metric
+from worker.types import LANGUAGES, EmbeddingType, LogFormat, Metric
 from worker.urls import broker_fault, postgres_fault
 from worker.urls import masked as masked  # noqa: PLC0414 -- whoever has settings shows where they point
 
@@ -65,6 +65,7 @@ class Settings(EndpointSettings, RetentionSettings, ScheduleSettings):
 
     data_dir: Path = Path(".ingest")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_format: LogFormat = LogFormat.CONSOLE
 
     database_url: SecretStr
     direct_database_url: SecretStr | None = None

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 from uuid import UUID
 
@@ -19,6 +19,7 @@ from worker.errors import BacklogFullError, DocumentError, IngestError
 from worker.resources import resources
 from worker.steps.languages import known_language
 from worker.steps.storable import storable
+from worker.steps.traces import known_trace, new_trace
 from worker.types import Lane
 
 log = logging.getLogger(__name__)
@@ -38,6 +39,7 @@ class Receipt:
 
     `waiting`: the unchanged ones that an earlier submission left to be processed. `refused` names
     documents that could not be recorded, and why. `paused`: what holds them up, until somebody resumes it.
+    `trace` is what the log names with the new and the changed ones, unless they brought their own.
     """
 
     new: tuple[UUID, ...] = ()
@@ -46,6 +48,7 @@ class Receipt:
     refused: tuple[tuple[str, str], ...] = ()
     waiting: tuple[UUID, ...] = ()
     paused: tuple[Pause, ...] = ()
+    trace: str = field(default="", compare=False)
 
     @property
     def document_ids(self) -> tuple[UUID, ...]:
@@ -61,6 +64,7 @@ class Receipt:
             self.refused + other.refused,
             self.waiting + other.waiting,
             other.paused or self.paused,
+            self.trace or other.trace,
         )
 
 
@@ -72,6 +76,7 @@ def submit(
     lane: Lane = Lane.BULK,
     checksum: bool = False,
     when_full: WhenFull = "wait",
+    trace: str | None = None,
     progress: Callable[[int], None] = lambda _count: None,
     held_up: HeldUp | None = None,
 ) -> Receipt:
@@ -81,21 +86,23 @@ def submit(
     recorded. Unchanged documents (same size and modification time, or same inline text) cost nothing
     more; `checksum` has them read and hashed all the same. Where as many documents wait as may
     (MAX_BACKLOG_DOCUMENTS), it waits for room, and `held_up` hears why; or, with `when_full="refuse"`,
-    raises BacklogFullError, whose `receipt` says what was recorded before. Raises DatabaseUnavailableError.
+    raises BacklogFullError, whose `receipt` says what was recorded before. `trace`: an id of yours, which the
+    log names with every document of this call; without it one is made. Raises DatabaseUnavailableError.
     """
     if when_full not in get_args(WhenFull):
         raise IngestError(f"when_full={when_full!r:.80} is not known", "it may be wait or refuse")
+    trace = new_trace() if trace is None else known_trace(trace)
     scope = named_scope(tenant, project)
     room = Room(resources().settings, scope.tenant_id, lane)
-    receipt = Receipt()
+    receipt = Receipt(trace=trace)
     for part in _slices(documents):
         try:
-            done = _submit_slice(part, scope, lane, room, checksum=checksum)
+            done = _submit_slice(part, scope, lane, room, trace, checksum=checksum)
         except BacklogFullError as full:
             if when_full == "refuse":
                 raise _with_receipt(full, receipt) from None
             _await_room(room, held_up)
-            done = _submit_slice(part, scope, lane, room, checksum=checksum)
+            done = _submit_slice(part, scope, lane, room, trace, checksum=checksum)
         receipt += done
         progress(len(part))
         if receipt.document_ids:
@@ -116,7 +123,7 @@ def _await_room(room: Room, held_up: HeldUp | None) -> None:
         if held_up:
             held_up(str(full))
         elif not said:
-            log.warning("a submission waits: %s", full.message)
+            log.warning("submission.waits", extra={"reason": full.message})
         said = True
         time.sleep(_ROOM_POLL_SECONDS)
 
@@ -140,15 +147,16 @@ def set_language(language: str | None, *, project: str, tenant: str = DEFAULT_TE
 
 
 def _submit_slice(
-    part: Sequence[Document], scope: Scope, lane: Lane, room: Room, *, checksum: bool
+    part: Sequence[Document], scope: Scope, lane: Lane, room: Room, trace: str, *, checksum: bool
 ) -> Receipt:
     mine = resources()
     settings = mine.settings
+    language = scope.language or settings.language
     rows: dict[str, Submission] = {}
     refused: list[tuple[str, str]] = []
     for document in part:
         try:
-            row = submission(document, settings.max_document_bytes, scope.language or settings.language)
+            row = submission(document, settings.max_document_bytes, language, trace)
             rows[row.source_path] = row
         except DocumentError as error:
             refused.append((document.source_path, error.message))
@@ -179,6 +187,19 @@ def _submit_slice(
 
     receipt = mine.transact(record)
     room.take(len(receipt.new) + len(receipt.changed))
+    log.info(
+        "documents.submitted",
+        extra={
+            "trace": trace,
+            "tenant": scope.tenant_id,
+            "project": scope.project_id,
+            "lane": lane.value,
+            "new": len(receipt.new),
+            "changed": len(receipt.changed),
+            "unchanged": receipt.unchanged,
+            "refused": len(receipt.refused),
+        },
+    )
     return receipt
 
 

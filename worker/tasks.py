@@ -1,5 +1,6 @@
 """Celery tasks: shells that decode arguments, call one service and map its errors to a policy."""
 
+import logging
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -7,7 +8,6 @@ from typing import Any
 from uuid import UUID
 
 from celery import Task, shared_task
-from celery.utils.log import get_task_logger
 from kombu.exceptions import OperationalError
 from redis import RedisError
 from sqlalchemy.exc import SQLAlchemyError
@@ -15,7 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from worker import metrics
 from worker.answers import as_json
 from worker.counting import count_search
-from worker.db.engine import describe, is_retryable
+from worker.db.engine import describe, is_retryable, loggable
 from worker.dispatch import fill_window
 from worker.errors import IngestError, LeaseLostError, NoAnswerError
 from worker.ingest import ingest_batch
@@ -26,7 +26,7 @@ from worker.resources import resources
 from worker.searching import search
 from worker.types import TaskName
 
-log = get_task_logger(__name__)
+log = logging.getLogger(__name__)
 
 _REPORT_SECONDS = 1
 _CHORE_SECONDS = 86_400
@@ -67,12 +67,15 @@ def ingest_batch_task(self: Task, batch_id: str) -> Told:
         )
     except LeaseLostError:
         metrics.batches.labels("lease_lost").inc()
-        log.warning("batch %s was taken away; nothing of it was written here", batch_id)
+        log.warning(
+            "batch.lost", extra={"batch": batch_id, "then": "it was cancelled, or another worker has it"}
+        )
         return Told({}, "lease lost: cancelled, or another worker has it")
     except SQLAlchemyError as error:
         # Before the claim this tries again; after it, the message finds no queued batch, and the
         # lease runs out.
         if is_retryable(error):
+            log.warning("batch.interrupted", extra={"batch": batch_id, "reason": describe(error)})
             raise self.retry(countdown=min(2 ** (self.request.retries + 1), 60), exc=error) from None
         raise
     metrics.batches.labels("not_ours" if counts is None else "done").inc()
@@ -80,7 +83,6 @@ def ingest_batch_task(self: Task, batch_id: str) -> Told:
         fill_window(resources())
     if counts is None:
         return Told({}, "nothing to do: another worker has it, or had it")
-    log.info("batch %s done: %s", batch_id, counts)
     done = ", ".join(f"{number} {status}" for status, number in counts.items())
     return Told(counts, done or "handed back")
 
@@ -112,11 +114,13 @@ def _reply(query: Mapping[str, Any]) -> dict[str, Any]:
     try:
         return {"answer": as_json(search(resources(), read_query(query)))}
     except NoAnswerError as error:
+        log.warning("search.late")
         return {"error": error.message, "hint": error.hint, "late": True}
     except IngestError as error:
+        log.info("search.refused", extra={"kind": type(error).__name__})
         return {"error": error.message, "hint": error.hint}
     except SQLAlchemyError as error:
-        log.warning("search failed: %s", describe(error))
+        log.warning("search.failed", extra={"reason": loggable(error)})
         said = "the database did not answer the search"
         return {"error": said, "hint": "run `ingest doctor`", "outage": True}
 
@@ -130,7 +134,7 @@ def _chore_task(name: TaskName, chore: str) -> None:
         except SQLAlchemyError as error:
             if not is_retryable(error):
                 raise
-            log.warning("%s: the database is away or busy: %s", name.value, describe(error))
+            log.warning("chore.interrupted", extra={"chore": chore, "reason": describe(error)})
             return Told({}, "failed: the database is away or busy")
         return Told(did, _chore_did(did))
 

@@ -91,7 +91,7 @@ class DiskTolerantScheduler(PersistentScheduler):
             self._warn(error)
 
     def _warn(self, error: OSError) -> None:
-        log.warning("beat's schedule is not saved: %s", error)
+        log.warning("schedule.unsaved", extra={"reason": error})
 
 
 def schedule(settings: Settings) -> dict[str, dict[str, Any]]:

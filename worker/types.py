@@ -39,6 +39,13 @@ class Lane(StrEnum):
     BULK = "bulk"
 
 
+class LogFormat(StrEnum):
+    """How records are written."""
+
+    CONSOLE = "console"
+    JSON = "json"
+
+
 class Queue(StrEnum):
     """Broker queues. A typo cannot make a silent one."""
 
@@ -184,7 +191,7 @@ class Loaded:
 
     `reasons` names (source_path, why) of the skipped, failed and refused ones, the first hundred. A failed
     document is recorded with its reason, a refused one is not: it has no name that can be recorded, comes
-    twice, or was changed by another since the load began.
+    twice, or was changed by another since the load began. `trace` is that of the documents' rows.
     """
 
     completed: int = 0
@@ -195,6 +202,7 @@ class Loaded:
     refused: int = 0
     chunks: int = 0
     reasons: tuple[tuple[str, str], ...] = ()
+    trace: str = field(default="", compare=False)
 
     def __add__(self, other: "Loaded") -> "Loaded":
         """Sum up what two slices came to."""
@@ -207,6 +215,7 @@ class Loaded:
             self.refused + other.refused,
             self.chunks + other.chunks,
             (self.reasons + other.reasons)[:MOST_REASONS],
+            self.trace or other.trace,
         )
 
 

@@ -3,9 +3,9 @@
 import logging
 import random
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import NamedTuple
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
@@ -14,10 +14,11 @@ from worker.buffer import RowBuffer
 from worker.counting import count_outcomes
 from worker.db import batches, chunks, documents, duplicates, postings, segments
 from worker.db.documents import Claimed, Settled
-from worker.db.engine import describe, is_retryable, transaction, violates_constraint
+from worker.db.engine import describe, is_retryable, loggable, transaction, violates_constraint
 from worker.encoding import Work
 from worker.errors import DocumentError, TransientError
 from worker.metrics import stage
+from worker.outcomes import Outcomes
 from worker.patience import patiently
 from worker.resources import Resources
 from worker.settings import Settings
@@ -40,15 +41,32 @@ def ended(document: Claimed, status: Status, error: DocumentError) -> Settled:
     )
 
 
+class Written(NamedTuple):
+    """What one write came to: outcomes, documents put off by so many seconds, and how much it was."""
+
+    settled: Sequence[Settled]
+    put_off: Sequence[tuple[Claimed, TransientError, float]]
+    done: batches.Done
+
+
 class Writer:
-    """Writes what became of a batch's documents, under its lease. `must_stop` ends its patience."""
+    """Writes what became of a batch's documents, under its lease. `must_stop` ends its patience.
+
+    `claimed`: those of which the log is to speak.
+    """
 
     def __init__(
-        self, resources: Resources, lease: batches.Lease, buffer: RowBuffer, must_stop: Callable[[], bool]
+        self,
+        resources: Resources,
+        lease: batches.Lease,
+        buffer: RowBuffer,
+        must_stop: Callable[[], bool],
+        claimed: Sequence[Claimed] = (),
     ) -> None:
         self._resources, self._lease, self._buffer = resources, lease, buffer
         self._must_stop = must_stop
-        self.written: Counter[str] = Counter()
+        self._done = batches.Done()
+        self.outcomes = Outcomes(claimed)
 
     def write(self, works: Sequence[Work], settled: Sequence[Settled], later: Sequence[Later]) -> None:
         """Write everything and end the batch; documents in none of the lists go back uncharged.
@@ -61,7 +79,7 @@ class Writer:
         except DBAPIError as error:
             if is_retryable(error):
                 raise
-            log.warning("batch refused, each document alone", extra={"reason": describe(error)})
+            log.warning("batch.refused", extra={"reason": loggable(error), "then": "each document alone"})
             for work in works:
                 self._alone(work)
             for outcome in settled:
@@ -85,7 +103,7 @@ class Writer:
         except DBAPIError as error:
             if is_retryable(error):
                 raise
-            log.exception("outcome refused", extra={"document": str(outcome.document_id)})
+            log.exception("outcome.refused", extra={"document": outcome.document_id})
             if outcome.error_code != "write_refused":  # without a way out it would go round for ever
                 refused = DocumentError("write_refused", "PostgreSQL refused to record what became of it")
                 failed = Settled(
@@ -102,11 +120,14 @@ class Writer:
         """Try the write again while the trouble passes. A repeated commit meets the fence."""
         self._await_room(sum(end - start for start, end in (work.rows for work in works)))
         with stage("write"):
-            outcomes = patiently(
+            written = patiently(
                 lambda: self._transaction(works, settled, later, final=final), self._must_stop
             )
-        self.written.update(outcome.status.value for outcome in outcomes)
-        count_outcomes(outcomes, later)
+        self._done = written.done
+        self.outcomes.settled(written.settled)
+        for document, error, seconds in written.put_off:
+            self.outcomes.put_off(document, error, seconds)
+        count_outcomes(written.settled, later)
 
     def _await_room(self, rows: int) -> None:
         """Wait a while where too much is unsealed, holding no connection.
@@ -127,7 +148,7 @@ class Writer:
 
     def _transaction(
         self, works: Sequence[Work], settled: Sequence[Settled], later: Sequence[Later], *, final: bool
-    ) -> list[Settled]:
+    ) -> Written:
         with transaction(self._resources.engine, WRITE_SECONDS) as connection:
             return self.write_within(connection, works, settled, later, final=final)
 
@@ -139,29 +160,28 @@ class Writer:
         later: Sequence[Later] = (),
         *,
         final: bool = True,
-    ) -> list[Settled]:
-        """Write in the caller's transaction, once; gives the outcomes that were still wanted.
-
-        Raises LeaseLostError and DBAPIError.
-        """
-        held = self._fence(connection, final=final)
+    ) -> Written:
+        """Write in the caller's transaction, once. Raises LeaseLostError and DBAPIError."""
+        amount = self._done.plus(_amount(works, settled))
+        held = self._fence(connection, amount, final=final)
         standing = self._lock(connection, works, settled)
         works, settled = _still_wanted(standing, works, settled)
         self._replace_chunks(connection, works, settled)
         outcomes = [*(work.settled() for work in works), *settled]
         edited = [work.document.document_id for work in works if work.document.fingerprint]
         documents.give_up_fingerprints(connection, edited)
-        done = documents.settle(connection, outcomes) + self._put_off(connection, later)
+        put_off = self._put_off(connection, later)
+        done = documents.settle(connection, outcomes) + len(put_off)
         followed = [outcome.document_id for outcome in outcomes if outcome.document_id in standing.known]
         duplicates.release_duplicates(connection, followed)
         if final and done < held:
             batches.hand_back(connection, self._lease.batch_id)
-        return outcomes
+        return Written(outcomes, put_off, amount)
 
-    def _fence(self, connection: Connection, *, final: bool) -> int:
+    def _fence(self, connection: Connection, done: batches.Done, *, final: bool) -> int:
         """Hold the lease, or end the batch with it: then gives how many documents it had."""
         if final:
-            return batches.finish(connection, self._lease)
+            return batches.finish(connection, self._lease, done)
         batches.fence(connection, self._lease)
         return 0
 
@@ -190,14 +210,24 @@ class Writer:
             tenant_id = works[0].document.tenant_id
             postings.copy_rows(connection, segment, self._buffer.postings(ranges, tenant_id))
 
-    def _put_off(self, connection: Connection, later: Sequence[Later]) -> int:
-        moved = 0
+    def _put_off(
+        self, connection: Connection, later: Sequence[Later]
+    ) -> list[tuple[Claimed, TransientError, float]]:
+        moved = []
         for document, error in later:
             seconds = backoff(document.attempts, self._resources.settings)
-            moved += documents.try_later(
-                connection, self._lease.batch_id, document.document_id, error, seconds
-            )
+            if documents.try_later(connection, self._lease.batch_id, document.document_id, error, seconds):
+                moved.append((document, error, seconds))
         return moved
+
+
+def _amount(works: Sequence[Work], settled: Sequence[Settled]) -> batches.Done:
+    """Count what is about to be written. Documents that changed meanwhile count: the work was done."""
+    return batches.Done(
+        settled=len(works) + len(settled),
+        chunks=sum(end - start for start, end in (work.rows for work in works)),
+        size_bytes=sum(work.size_bytes for work in works) + sum(one.size_bytes or 0 for one in settled),
+    )
 
 
 def _still_wanted(

@@ -1,7 +1,7 @@
 """What purge and backfill look for: deleted documents, inline content that may go, chunks without a vector.
 
 Revision ID: 0005
-Revises: 0003
+Revises: 0004
 
 The indexes are made in one transaction with the column: nothing is released yet, so no table is large.
 """
@@ -9,7 +9,7 @@ The indexes are made in one transaction with the column: nothing is released yet
 from alembic import op
 
 revision = "0005"
-down_revision = "0003"
+down_revision = "0004"
 branch_labels = None
 depends_on = None
 

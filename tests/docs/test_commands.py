@@ -38,7 +38,9 @@ NAMES = (
     | set(re.findall(r"^# ([A-Z_]+)=", (ROOT / ".env.example").read_text(), re.MULTILINE))
     | {code.name for code in Exit}
 )
-ORDINARY = {"cat", "cd", "cp", "curl", "date", "df", "echo", "export", "git", "ls", "mkdir", "printf", "psql"}
+ORDINARY = {
+    "cat", "cd", "cp", "curl", "date", "df", "echo", "export", "git", "grep", "ls", "mkdir", "printf", "psql",
+}  # fmt: skip
 
 
 def blocks(page: str, *languages: str) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -79,8 +80,9 @@ def address_of(exporter: "subprocess.Popen[str]") -> str:
     """Wait until it says where it listens."""
     assert exporter.stderr is not None
     said = exporter.stderr.readline()
-    assert "metrics at http" in said, said + exporter.stderr.read()
-    return "http" + said.strip().partition("http")[2].removesuffix("/metrics")
+    found = re.search(r"exporter\.ready address=(\S+) port=(\d+)", said)
+    assert found, said + exporter.stderr.read()
+    return f"http://{found[1]}:{found[2]}"
 
 
 @contextmanager

@@ -50,6 +50,14 @@ def test_any_judged_collection_is_measured(tmp_path: Path) -> None:
     assert {(row["failed"], row["late"]) for row in rows} == {(0, 0)}
 
 
+def test_what_a_line_of_the_log_costs_is_measured(tmp_path: Path) -> None:
+    run = benchmark("logs", tmp_path)
+    assert run.returncode in (0, 1), run.stderr
+    [rows] = json.loads((tmp_path / "logs.json").read_text())["figures"].values()
+    assert len(rows) == 4
+    assert "document.settled" not in run.stdout + run.stderr
+
+
 def write(path: Path, records: list[dict[str, str]]) -> None:
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
 

@@ -194,10 +194,10 @@ def test_signals_one_after_the_other_end_a_command_quietly(settings: Settings) -
         command("worker", "search"), stderr=subprocess.PIPE, env={**os.environ, "BROKER_URL": NOWHERE}
     )
     assert process.stderr is not None
-    assert b"not ready" in process.stderr.readline()
+    assert b"servers.awaited" in process.stderr.readline()
     while process.poll() is None:
         process.send_signal(signal.SIGINT)
-    said = [line for line in process.stderr.read().splitlines() if b"not ready" not in line]
+    said = [line for line in process.stderr.read().splitlines() if b"servers.awaited" not in line]
     assert process.returncode == Exit.INTERRUPTED, said
     assert [line[:11] for line in said] in ([b"interrupted"], [])
 
@@ -342,7 +342,7 @@ def test_broker_that_is_away_delays_and_loses_nothing(ingest: Run, files: Path, 
 def test_worker_that_finds_no_broker_gives_up_after_its_patience(ingest: Run) -> None:
     done = ingest("worker", "search", BROKER_URL=NOWHERE, STARTUP_PATIENCE_SECONDS="1")
     assert done.returncode == Exit.BROKER
-    assert b"not ready, again in" in done.stderr
+    assert b"servers.awaited" in done.stderr
 
 
 def test_search_without_a_worker_ends_in_time(ingest: Run) -> None:

@@ -166,7 +166,8 @@ def test_what_is_not_published_says_why(ingest: Run, file: Path, drain: Drain) -
     ingest("cancel", file)
     retried = ingest("retry", file, BROKER_URL=NO_BROKER)
     assert (retried.returncode, retried.stdout) == (Exit.OK, "1 document tried again\n")
-    assert "is not published, beat does it soon: Error 111 connecting to 127.0.0.1:1" in retried.stderr
+    assert "batch.unpublished batch=" in retried.stderr
+    assert 'reason="Error 111 connecting to 127.0.0.1:1. Connection refused."' in retried.stderr
     assert drain() == {"completed": 1}
 
 

@@ -86,5 +86,5 @@ def test_beat_on_a_full_disk_does_its_work_and_ends_when_told(settings: Settings
     beat.terminate()
     rest = beat.stdout.read()
     assert beat.wait(timeout=30) == Exit.OK, "".join(seen) + rest
-    assert "beat's schedule is not saved: " in "".join(seen)
+    assert "schedule.unsaved" in "".join(seen)
     assert "Traceback" not in rest

@@ -421,7 +421,7 @@ def test_a_batch_somebody_is_finishing_is_left_alone(
     submit_texts("a")
     lease = claim(resources, connection)
     expire(connection)
-    assert batches.finish(other, lease) == 1
+    assert batches.finish(other, lease, batches.Done()) == 1
     assert run_chore(resources, "rescue") == rescued()
     batches.hand_back(other, lease.batch_id)
     other.commit()

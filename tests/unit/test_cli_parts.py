@@ -1,7 +1,6 @@
 """The pure parts of the command: what it parses, judges and writes."""
 
 import json
-import logging
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,14 +13,13 @@ from worker.cli.flower import flower_environment
 from worker.cli.inputs import parse_metadata
 from worker.cli.output import age, columns, count, emit, printable
 from worker.cli.processes import Kind, worker_options
-from worker.cli.startup import OneLine
 from worker.cli.vitals import judge
 from worker.db.overview import Health, Segments
 from worker.db.pauses import Pause
 from worker.errors import IngestError, SettingsError
 from worker.producer import Document
 from worker.settings import Settings, read_settings
-from worker.types import Lane
+from worker.types import Lane, TaskName
 
 DEEP = "[" * 100_000
 
@@ -126,11 +124,6 @@ def test_flower_without_a_password_is_refused_on_every_address(monkeypatch: pyte
             flower_environment(settings(flower_address=address))
 
 
-def test_log_record_is_one_line_with_its_fields() -> None:
-    record = logging.makeLogRecord({"msg": "a\nb %s", "args": ("c",), "reason": "why", "levelname": "INFO"})
-    assert OneLine("%(levelname)s %(message)s").format(record) == "INFO a b c reason=why"
-
-
 @pytest.mark.parametrize(
     ("version", "state"),
     [
@@ -174,7 +167,12 @@ def health(**changed: Any) -> Health:
         "column_type": "vector",
         "metric": "cosine",
         "alive": ALIVE,
-        "runs": [Run("dispatch"), Run("indexes", invalid=[], missing=[])],
+        "runs": [
+            *(Run(name.chore) for name in TaskName if name.chore and name.chore != "indexes"),
+            Run("indexes", invalid=[], missing=[]),
+        ],
+        "running": [],
+        "beat_seconds": 1e6,
         "oldest_waiting_seconds": None,
         "segments": Segments({"open": 1}, 20_000, []),
         "paused": [],
@@ -206,7 +204,7 @@ def test_who_keeps_a_build_waiting_is_named() -> None:
         "40,000 rows without a vector index, at most 33,156; the index of chunks_s000003 waits for session 77"
         " (a report), whose transaction began 10 min ago; ingestion waits"
     )
-    assert found.mend == "end the session 77"
+    assert found.mend == "end that session: `SELECT pg_terminate_backend(77)`"
 
 
 PAUSED = Pause(
@@ -219,7 +217,7 @@ def test_what_is_paused_is_named_with_what_ends_it() -> None:
     [paused, backlog] = [found for found in judge(held, settings()) if found.name in ("paused", "backlog")]
     assert paused.seen == "tenant acme, project a b, queue bulk, for 2 h, by ann@host: disk full"
     assert paused.mend == "`ingest resume --tenant acme --project 'a b' --queue bulk` when that is over"
-    assert backlog.mend == "resume what is paused, if that is what waits"
+    assert backlog.mend == "`ingest resume` what is paused, if that is what waits"
     assert str(PAUSED) == (
         "tenant acme, project a b, queue bulk is paused since 2026-11-30 12:00+00:00 by ann@host: disk full;"
         " `ingest resume --tenant acme --project 'a b' --queue bulk` ends it"
@@ -239,7 +237,11 @@ def test_sound_system_has_no_findings() -> None:
         ({"alive": {}}, "beat", "failed"),
         ({"alive": {}}, "interactive worker", "warning"),
         ({"runs": []}, "beat", "warning"),
+        ({"runs": [], "beat_seconds": 5.0}, "beat", "ok"),
         ({"runs": [Run("dispatch", ago=1e4)]}, "beat", "warning"),
+        ({"runs": [Run("dispatch", ago=1e4)], "beat_seconds": 5.0}, "beat", "ok"),
+        ({"runs": [Run("dispatch", ago=1e4)], "beat_seconds": 5.0}, "chores", "warning"),
+        ({"runs": [Run("seal", ago=1e4)], "running": ["seal"], "beat_seconds": 5.0}, "chores", "ok"),
         ({"runs": [Run("vacuum", "failed")]}, "chores", "failed"),
         ({"runs": [Run("indexes", invalid=["broken_idx"])]}, "indexes", "failed"),
         ({"runs": [Run("reconcile", left=2)]}, "consistency", "failed"),

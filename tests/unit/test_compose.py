@@ -52,6 +52,12 @@ def test_it_runs_the_processes_of_the_procfile() -> None:
     assert command("roles") == "ingest roles --no-passwords"
 
 
+def test_what_runs_our_program_logs_json() -> None:
+    ours = [service for service in SERVICES.values() if service["image"] == "ingest-worker"]
+    assert {service["environment"]["LOG_FORMAT"] for service in ours} == {"${LOG_FORMAT:-json}"}
+    assert len(ours) == len(PROCESSES) + len(ONCE)
+
+
 @pytest.mark.parametrize("name", LONG_RUNNING)
 def test_what_runs_on_is_watched_and_restarted(name: str) -> None:
     service = SERVICES[name]

@@ -24,15 +24,18 @@ LAYERS = [
     (
         "services",
         (
-            "ingest encoding writing dispatch searching lease patience buffer termstore sources resources"
-            " broker backpressure maintenance monitoring counting"
+            "ingest encoding writing outcomes dispatch searching lease patience buffer termstore sources"
+            " resources broker backpressure maintenance monitoring counting"
         ),
     ),
     ("adapters", "db embedding embedded"),
     ("pure", "steps queries answers"),
     (
         "ground",
-        "types errors urls envfile settings scheduling retention endpoint filtering metrics metricfiles",
+        (
+            "types errors urls envfile settings scheduling retention endpoint filtering logs metrics"
+            " metricfiles"
+        ),
     ),
 ]
 LAYER_OF = {part: depth for depth, (_, parts) in enumerate(LAYERS) for part in parts.split()} | {"": 0}
@@ -54,6 +57,7 @@ ERRORS = {"DBAPIError", "SQLAlchemyError"}
 SQLALCHEMY = {
     "worker.cli": (ERRORS, "an error that reaches main() becomes one line"),
     "worker.backpressure": ({"Connection"}, "type of what it hands to db/"),
+    "worker.cli.watching": (ERRORS | {"Connection"}, "a view that goes on while the database is away"),
     "worker.dispatch": (ERRORS | {"Connection"}, "what fails here, beat does"),
     "worker.encoding": ({"Connection"}, "type of what it hands to db/"),
     "worker.ingest": (ERRORS, "database trouble is the batch's, not a document's"),
@@ -79,7 +83,7 @@ SQLALCHEMY = {
     "worker.maintenance.compact": ({"Connection"}, "type of a chore's argument"),
     "worker.maintenance.comparing": ({"Connection"}, "type of what it hands to db/"),
     "worker.maintenance.recall": (ERRORS, "a repair that is refused is told beside what was measured"),
-    "worker.maintenance.rescue": ({"Connection"}, "type of a chore's argument"),
+    "worker.maintenance.rescue": ({"Connection", "Row"}, "types of a chore's argument and of what it moved"),
     "worker.maintenance.seal": (ERRORS | {"Connection"}, "one leaf's failure keeps no other from its index"),
     "worker.maintenance.indexes": (ERRORS, "rows that a unique index forbids are named"),
     "worker.maintenance.leeway": (ERRORS | {"Connection"}, "a lock or room that is not to be had is named"),
@@ -253,6 +257,7 @@ def test_sqlalchemy_stays_in_db() -> None:
         ("Stemmer", {"steps"}),
         ("typer", {"cli"}),
         ("rich", {"cli"}),
+        ("structlog", {"logs"}),
         ("subprocess", {"cli", "embedded", "stack"}),
     ],
 )

@@ -146,8 +146,8 @@ def test_a_file_that_cannot_be_read_is_left_out_and_made_anew(
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
             assert "ingest_documents_processed" in {metric.name for metric in collector.collect()}
-    assert [record.message for record in caplog.records] == [
-        f"{broken} cannot be read and is left out; its worker makes it anew when it starts"
+    assert [(record.message, record.__dict__["path"]) for record in caplog.records] == [
+        ("metrics.unreadable", broken)
     ]
     process.kill()
     process.communicate()
@@ -178,9 +178,8 @@ def test_where_no_file_can_be_written_work_goes_on_and_that_is_said_once(
         metrics.documents.labels("completed").inc()
     assert values.ValueClass is before
     assert "PROMETHEUS_MULTIPROC_DIR" not in os.environ
-    assert [record.message for record in caplog.records] == [
-        f"metrics are not kept: {tmp_path / 'metrics'}: File exists"
-    ]
+    said = [(record.message, record.__dict__["path"], record.__dict__["reason"]) for record in caplog.records]
+    assert said == [("metrics.unkept", tmp_path / "metrics", "File exists")]
 
 
 def test_no_metric_has_a_value_before_it_is_known_where_values_are_kept() -> None:

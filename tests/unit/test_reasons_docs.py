@@ -12,7 +12,7 @@ TEXT = (ROOT / "docs/operations/README.md").read_text()
 MAINTENANCE = (ROOT / "docs/operations/maintenance.md").read_text()
 ENDS = {"skipped": SkipDocument, "failed": DocumentError, "tried again": TransientError}
 # refused at submission: the receipt names them, no row does
-AT_SUBMISSION = {"no_source_path", "bad_metadata", "bad_language"}
+AT_SUBMISSION = {"no_source_path", "bad_metadata", "bad_language", "bad_trace"}
 # written by chores, in SQL: there is nothing left that could raise them
 BY_CHORES = {"worker_lost", "damaged"}
 

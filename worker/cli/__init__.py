@@ -127,7 +127,9 @@ def _end(code: int) -> NoReturn:
 
 def _run() -> int:
     from worker.cli.commands import application
+    from worker.cli.firstrecord import log_when_needed
 
+    log_when_needed()
     try:
         application()()
     except SystemExit as end:
@@ -154,8 +156,19 @@ def _ended(code: object) -> int:
 def _failed(error: IngestError | str, code: Exit = Exit.USAGE) -> int:
     from worker.cli.output import note
 
-    note(str(error) if isinstance(error, Interrupted) else f"error: {error}")
-    return error.exit_code if isinstance(error, IngestError) else code
+    code = error.exit_code if isinstance(error, IngestError) else code
+    if not _logged(error, code):
+        note(str(error) if isinstance(error, Interrupted) else f"error: {error}")
+    return code
+
+
+def _logged(error: IngestError | str, code: Exit) -> bool:
+    """Say it in the log of a process, where that is JSON, which a line for people would spoil."""
+    if "worker.logs" not in sys.modules:
+        return False
+    from worker import logs
+
+    return logs.refused(error, code)
 
 
 def _server_errors() -> tuple[type[Exception], ...]:

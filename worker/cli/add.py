@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from worker.cli.output import AsJson, Project, Tenant
+from worker.cli.output import AsJson, Project, Tenant, Trace
 from worker.errors import IngestError
 
 
@@ -43,6 +43,7 @@ def add(
         WhenFull, typer.Option(help="Where as many documents wait as may: wait for room, or refuse.")
     ] = WhenFull.WAIT,
     prune: Annotated[bool, typer.Option("--prune", help="Delete documents whose file is gone.")] = False,
+    trace: Trace = None,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Until all are settled.")] = False,
     timeout: Annotated[float | None, typer.Option(metavar="SECONDS", help="Wait at most this long.")] = None,
     as_json: AsJson = False,
@@ -69,7 +70,7 @@ def add(
         language=None if language is None else known_language(language),
     )
     addition = Addition(gathered, tenant, project)
-    addition.submit(interactive=interactive, checksum=checksum, when_full=when_full.value)
+    addition.submit(interactive=interactive, checksum=checksum, when_full=when_full.value, trace=trace)
     addition.compare(prune=prune)
     if wait:
         addition.wait(timeout)

@@ -41,7 +41,7 @@ class Addition:
         failed = self._settled.counts["failed"] if self._settled else 0
         return Exit.FINDINGS if failed or self._receipt.refused else Exit.OK
 
-    def submit(self, *, interactive: bool, checksum: bool, when_full: WhenFull) -> None:
+    def submit(self, *, interactive: bool, checksum: bool, when_full: WhenFull, trace: str | None) -> None:
         """Record the documents, whether or not the broker is there."""
         self._broker_trouble = _broker_trouble()
         documents = self._gathered.documents.values()
@@ -53,6 +53,7 @@ class Addition:
                 lane=lane,
                 checksum=checksum,
                 when_full=when_full,
+                trace=trace,
                 progress=recorded,
                 held_up=self._held_up,
             )
@@ -111,6 +112,7 @@ class Addition:
             "refused": [{"source_path": path, "reason": reason} for path, reason in receipt.refused],
             "document_ids": list(receipt.document_ids),
             "paused": [asdict(pause) for pause in receipt.paused],
+            "trace": receipt.trace,
             "gone": [path for _, path in self._gone],
             "pruned": self._pruned,
             "unreadable": [{"folder": path, "reason": reason} for path, reason in gathered.unreadable],
@@ -128,6 +130,8 @@ class Addition:
         )
         for pause in receipt.paused:
             say(f"  waiting: {printable(str(pause))}")
+        if receipt.new or receipt.changed:
+            say(f"trace {receipt.trace}")
         _say_passed_over(self._gathered, receipt)
         if self._pruned:
             say(

@@ -101,7 +101,8 @@ def _check_other(setting: str, url: SecretStr) -> Finding:
 
 def unchecked(name: str) -> Finding:
     """Say that a check had nothing to look at."""
-    return Finding(name, State.UNCHECKED, "not checked: what it needs is not there")
+    seen = "not checked: what it needs is not there"
+    return Finding(name, State.UNCHECKED, seen, "mend what failed above, then run `ingest doctor` again")
 
 
 def check_pgvector(server: Server) -> Finding:
@@ -109,7 +110,7 @@ def check_pgvector(server: Server) -> Finding:
     if server.pgvector is None:
         return Finding("pgvector", State.FAILED, "not installed in this database", "run `ingest migrate`")
     version = ".".join(map(str, server.pgvector))
-    mend = "upgrade it on the server, then run ALTER EXTENSION vector UPDATE"
+    mend = "upgrade it on the server, then run `ALTER EXTENSION vector UPDATE`"
     if server.pgvector < schema.OLDEST_PGVECTOR:
         return Finding("pgvector", State.FAILED, f"{version} is too old (CVE-2026-3172)", mend)
     if server.pgvector < schema.ADVISED_PGVECTOR:
@@ -132,12 +133,19 @@ def check_broker(settings: Settings) -> list[Finding]:
         broker.require_broker(settings)
         persistent = _persistent(settings)
     except (BrokerUnavailableError, RedisError) as error:
-        hint = error.hint if isinstance(error, BrokerUnavailableError) else "see its log"
+        hint = error.hint if isinstance(error, BrokerUnavailableError) else "look at the server of BROKER_URL"
         return [Finding("broker", State.FAILED, getattr(error, "message", str(error)), hint)]
     found = [Finding("broker", State.OK, f"{masked(settings.broker_url)}, {broker.SAFE_EVICTION}")]
     if not persistent:
         seen = "appendonly is off: a restart empties the queues, and dispatch fills them again"
-        found.append(Finding("broker persistence", State.WARNING, seen, "set appendonly yes on it"))
+        found.append(
+            Finding(
+                "broker persistence",
+                State.WARNING,
+                seen,
+                "run `redis-cli CONFIG SET appendonly yes`, and set it in its file",
+            )
+        )
     return found
 
 

@@ -16,14 +16,15 @@ def exporter() -> None:
     import logging
     from contextlib import suppress
 
+    from worker import logs
     from worker.monitoring.server import Application, listen
     from worker.settings import load_settings
 
     settings = load_settings()
-    logging.basicConfig(level=settings.log_level, format="%(levelname)s %(name)s %(message)s")
+    logs.set_up(settings.log_format, settings.log_level)
+    logs.catch_crashes()
+    log = logging.getLogger(__name__)
     with listen(settings, Application(settings)) as server:
-        logging.getLogger("ingest").info(
-            "metrics at http://%s:%s/metrics", settings.metrics_address, server.server_port
-        )
+        log.info("exporter.ready", extra={"address": settings.metrics_address, "port": server.server_port})
         with suppress(KeyboardInterrupt):  # SIGTERM and SIGHUP, too
             server.serve_forever()

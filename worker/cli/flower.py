@@ -36,7 +36,7 @@ def run_flower() -> None:
     from worker.app import app
 
     _adjust_flower()
-    log.info("Flower at http://%s:%s", settings.flower_address, settings.flower_port)
+    log.info("flower.ready", extra={"address": settings.flower_address, "port": settings.flower_port})
     try:
         app.start(["--quiet", "flower"])
     except Abort:  # click's word for Ctrl-C before Flower answers it
@@ -68,7 +68,10 @@ def _adjust_flower() -> None:
     """Set our defaults, and have it ask for the login before its metrics: 2.2 shows them to everybody."""
     from flower.options import default_options
     from flower.views.monitor import Metrics
+    from tornado.options import options
     from tornado.web import authenticated
+
+    options.logging = "none"  # else Tornado sets the level of everybody's log
 
     Metrics.get = authenticated(Metrics.get)
     for name, value in _DEFAULTS.items():

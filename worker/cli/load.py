@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from worker.cli.output import AsJson, Project, Tenant, count, emit, note, printable, say
+from worker.cli.output import AsJson, Project, Tenant, Trace, count, emit, note, printable, say
 from worker.errors import Exit, Interrupted
 from worker.types import MOST_REASONS
 
@@ -27,6 +27,7 @@ def load(
     ],
     tenant: Tenant = "default",
     project: Project = None,
+    trace: Trace = None,
     *,
     as_json: AsJson = False,
 ) -> None:
@@ -39,7 +40,7 @@ def load(
 
     for name in files:
         check(name)
-    run = _Run(tenant, project)
+    run = _Run(tenant, project, trace)
     try:
         for name in files:
             run.load(name)
@@ -52,11 +53,13 @@ def load(
 class _Run:
     """One run of `load`, file by file."""
 
-    def __init__(self, tenant: str, project: str | None) -> None:
+    def __init__(self, tenant: str, project: str | None, trace: str | None) -> None:
         from worker.producer import Loaded
+        from worker.steps.traces import known_trace, new_trace
 
-        self._scope: dict[str, Any] = {"tenant": tenant, "project": project}
-        self._total = Loaded()
+        trace = new_trace() if trace is None else known_trace(trace)  # one for all of its files
+        self._scope: dict[str, Any] = {"tenant": tenant, "project": project, "trace": trace}
+        self._total = Loaded(trace=trace)
         self._unreadable = 0
         self._begun = time.monotonic()
         self._said = 0.0
@@ -125,3 +128,5 @@ class _Run:
             return
         rate = f", {self._total.chunks / seconds:,.0f} chunks/s" if self._total.chunks else ""
         say(f"{self.said()} in {seconds:.1f} s{rate}")
+        if self._total.completed:
+            say(f"trace {self._total.trace}")

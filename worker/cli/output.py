@@ -13,6 +13,9 @@ import typer
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Project = Annotated[str | None, typer.Option(help="The project within the tenant.")]
+Trace = Annotated[
+    str | None, typer.Option(metavar="ID", help="An id of yours that the log names; without it one is made.")
+]
 Tenant = Annotated[str, typer.Option(help="Whose documents.")]
 
 

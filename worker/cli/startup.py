@@ -1,4 +1,4 @@
-"""What a process of the Procfile does before its work: readable logs, patience, and refusals."""
+"""What a process of the Procfile does before its work: its log, patience, and refusals."""
 
 import logging
 import warnings
@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from pydantic import SecretStr
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
+from worker import logs
 from worker.broker import require_broker
 from worker.db.engine import reach
 from worker.db.schema import is_replica, require_schema
@@ -16,21 +17,7 @@ from worker.settings import Settings, export, load_settings
 
 T = TypeVar("T")
 
-log = logging.getLogger("ingest")
-
-_NOISY = ("httpx", "httpcore", "urllib3", "filelock", "huggingface_hub")
-_FORMAT = "%(levelname)s %(name)s %(message)s"
-_KNOWN = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName", "data"}
-
-
-class OneLine(logging.Formatter):
-    """A record as one line: its message, folded, then the fields given with it."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Add the fields behind the message; a traceback keeps its lines."""
-        fields = " ".join(f"{name}={value}" for name, value in record.__dict__.items() if name not in _KNOWN)
-        line = super().format(record)
-        return line if record.exc_info else " ".join(f"{line} {fields}".split())
+log = logging.getLogger(__name__)
 
 
 def prepare() -> Settings:
@@ -40,7 +27,7 @@ def prepare() -> Settings:
     when STARTUP_PATIENCE_SECONDS are over.
     """
     settings = load_settings()
-    _quiet_logs(settings.log_level)
+    _set_up_logs(settings)
     _patiently(lambda: require_schema(settings), settings.startup_patience_seconds)
     _patiently(lambda: require_broker(settings), settings.startup_patience_seconds)
     return settings
@@ -74,26 +61,42 @@ def _log_attempt(state: RetryCallState) -> None:
     outcome, pause = state.outcome, state.next_action
     assert outcome is not None
     assert pause is not None
-    log.warning("not ready, again in %.1f s: %s", pause.sleep, outcome.exception())
+    log.warning("servers.awaited", extra={"again_s": round(pause.sleep, 1), "reason": outcome.exception()})
 
 
-def _quiet_logs(level: str) -> None:
+def _set_up_logs(settings: Settings) -> None:
+    """Have Celery, Flower and what they use log as we do, and keep what people asked and wrote out of it."""
     from celery import signals
     from celery.app import trace
+    from celery.apps import worker
     from celery.platforms import SecurityWarning
+    from celery.worker.consumer import consumer
 
-    logging.basicConfig(level=level, format=_FORMAT)
-    for name in _NOISY:
-        logging.getLogger(name).setLevel(logging.WARNING)
+    logs.set_up(settings.log_format, settings.log_level)
+    logs.catch_crashes()
+    signals.setup_logging.connect(_keep_logs, weak=False)
+    worker.safe_say = logs.say_safely
     # it warns root of pickled messages; only JSON is accepted here
     warnings.simplefilter("ignore", SecurityWarning)
     logging.getLogger("flower.inspector").setLevel(logging.ERROR)  # a worker that is starting is no trouble
-    # a search's result is documents' text, which does not belong into a log; batches log their counts
+    # `%.0s` writes nothing of its argument: results and exceptions quote documents, and a message that cannot
+    # be read may be a query
     trace.LOG_SUCCESS = "Task %(name)s[%(id)s] succeeded in %(runtime)ss"
-    signals.after_setup_logger.connect(_format, weak=False)
+    trace.LOG_RETRY = "Task %(name)s[%(id)s] retry"
+    for policy in ("internal", "expected", "unexpected", "reject"):
+        name = f"log_policy_{policy}"
+        silent = getattr(trace, name)._replace(format="Task %(name)s[%(id)s] %(description)s")
+        setattr(trace, name, silent)
+    consumer.UNKNOWN_FORMAT = "Received and deleted unknown message%.0s"
+    consumer.UNKNOWN_TASK_ERROR = "Received unregistered task of type %s; it is discarded%.0s%.0s%.0s"
+    consumer.INVALID_TASK_ERROR = "Received invalid task message: %s; it is discarded%.0s"
+    consumer.MESSAGE_DECODE_ERROR = "Can't decode message body: %r [type:%r encoding:%r]%.0s%.0s"
 
 
-def _format(logger: logging.Logger, **_: Any) -> None:
-    """Put our format on the handlers that Celery has made."""
-    for handler in logger.handlers:
-        handler.setFormatter(OneLine(_FORMAT))
+def _keep_logs(**_: Any) -> None:
+    """Celery sets up no log of its own where somebody answers its signal; its pool's goes into ours."""
+    from billiard.util import get_logger
+
+    pool = get_logger()
+    pool.propagate = True
+    pool.setLevel(logging.ERROR)

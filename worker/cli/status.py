@@ -15,6 +15,9 @@ if TYPE_CHECKING:  # the producer costs a second to import, and --help must not
     from worker.producer import Overview
 
 
+_SHORTEST_SECONDS, _LONGEST_SECONDS = 0.5, 3600
+
+
 def register(app: typer.Typer) -> None:
     """Add the command."""
     app.command("status")(status)
@@ -26,13 +29,22 @@ def status(
     ] = None,
     tenant: Annotated[str | None, typer.Option(help="Whose documents; of all without.")] = None,
     project: Project = None,
+    trace: Annotated[str | None, typer.Option(metavar="ID", help="The documents of a trace.")] = None,
     *,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Show what goes on, again and again; Ctrl-C ends.")
+    ] = False,
+    interval: Annotated[float, typer.Option(metavar="SECONDS", help="How often --watch looks.")] = 2,
     as_json: AsJson = False,
 ) -> None:
     """Show counts by status, the oldest waiting document and why documents did not complete.
 
-    With DOCUMENT: everything about these documents.
+    With DOCUMENT: everything about these documents. With --watch: documents, rates, queues, workers, trouble
+    and what mends it, segments and chores; without a terminal, a snapshot an interval.
     """
+    if watch:
+        _watch(interval, alone=not (documents or tenant or project or trace or as_json))
+        return
     if documents:
         _show_documents(documents, tenant or "default", project, as_json=as_json)
         return
@@ -40,7 +52,10 @@ def status(
         tenant = "default"
     from worker import producer
 
-    counted = producer.status(tenant=tenant, project=project)
+    counted = producer.status(tenant=tenant, project=project, trace=trace)
+    if trace is not None:
+        _show_trace(counted, trace, as_json=as_json)
+        return
     held = producer.paused(tenant)
     scopes, segments = _tables()
     scopes = [scope for scope in scopes if tenant in (None, scope.tenant)] if project is None else []
@@ -52,6 +67,30 @@ def status(
     say_paused(held)
     if tenant is None:
         _say_segments(segments)
+
+
+def _watch(interval: float, *, alone: bool) -> None:
+    if not alone:
+        raise IngestError("--watch shows everything, for people", "leave the other options out, or --watch")
+    if not _SHORTEST_SECONDS <= interval <= _LONGEST_SECONDS:
+        raise IngestError(f"--interval {interval:g} is no interval", "give 0.5 to 3600 seconds")
+    from worker.cli.watch import watch
+    from worker.settings import load_settings
+
+    watch(load_settings(), interval)
+
+
+def _show_trace(counted: "Overview", trace: str, *, as_json: bool) -> None:
+    total = sum(counted.counts.values())
+    if not total:
+        raise NotFoundError(f"no document has the trace {printable(trace)}", "`ingest add` prints it")
+    if as_json:
+        emit(_as_json(counted, ()) | {"documents": [document._asdict() for document in counted.documents]})
+        return
+    _say(counted, ())
+    columns([(d.status, d.error_code or "", d.document_id, d.source_path) for d in counted.documents])
+    if total > len(counted.documents):
+        say(f"  and {total - len(counted.documents):,} more")
 
 
 def _tables() -> "tuple[Sequence[Any], Segments]":

@@ -8,10 +8,10 @@ from worker.cli.checks import Finding, State
 from worker.cli.output import age, printable
 from worker.db.overview import Health
 
-NAMES = ("indexes", "index sizes", "vacuum")
+NAMES = ("indexes", "index sizes", "vacuum", "consistency")
 # Of the way to a forced VACUUM: from here on the server begins with it at any time.
 _AGED = 0.95
-_CHORES = {"indexes": "indexes", "index sizes": "reindex", "vacuum": "vacuum"}
+_CHORES = {"indexes": "indexes", "index sizes": "reindex", "vacuum": "vacuum", "consistency": "reconcile"}
 
 _LEAF = re.compile(r"((chunks|postings)_(?:s0*(\d+)|trash)) (is gone|lacks)")
 
@@ -20,7 +20,7 @@ Details = Mapping[str, Any]
 
 def judge_upkeep(health: Health) -> Iterator[Finding]:
     """Judge the last run of each."""
-    judges = {"indexes": _indexes, "index sizes": _sizes, "vacuum": _vacuum}
+    judges = {"indexes": _indexes, "index sizes": _sizes, "vacuum": _vacuum, "consistency": _consistency}
     for name, judge in judges.items():
         chore = _CHORES[name]
         run = next((run for run in health.runs if run.chore == chore), None)
@@ -30,6 +30,13 @@ def judge_upkeep(health: Health) -> Iterator[Finding]:
             )
         else:
             yield judge(name, run.details, age(run.seconds_ago))
+
+
+def _consistency(name: str, details: Details, ago: str) -> Finding:
+    if not details.get("left"):
+        return Finding(name, State.OK, f"all as its rows say {ago} ago")
+    seen = f"{details['left']:,} things are not as their rows say"
+    return Finding(name, State.FAILED, seen, "run `ingest verify`")
 
 
 def _indexes(name: str, details: Details, ago: str) -> Finding:
@@ -57,7 +64,7 @@ def _restored(details: Details) -> str:
     if leaf and leaf[4] == "lacks":
         return f"run ALTER TABLE {leaf[2]} ATTACH PARTITION {leaf[1]} FOR VALUES IN ({leaf[3] or -1})"
     if leaf:
-        return "restore the table from a backup; without one, submit again what was in it"
+        return "restore the table from a backup; without one, `ingest add` again what was in it"
     mends = [found["mend"] for found in details.get("not_made", ()) if "mend" in found]
     return f"run {mends[0]}" if mends else "run `ingest maintain indexes`"
 
@@ -123,7 +130,7 @@ def _ended(found: Details) -> str:
     return {
         "session": f"end it: SELECT pg_terminate_backend({name})",
         "prepared transaction": f"end it: ROLLBACK PREPARED '{name}', or COMMIT PREPARED",
-        "replica": "end its longest query, or turn its hot_standby_feedback off",
+        "replica": "end its longest query: SELECT pg_cancel_backend(pid); or turn hot_standby_feedback off",
         "replication slot": f"start who reads it, or SELECT pg_drop_replication_slot('{name}')",
     }.get(found["kind"], "run `ingest roles`: its roles see who it is")
 

@@ -12,7 +12,9 @@ from worker.db import operations, overview
 from worker.db.engine import reach
 from worker.db.overview import Health
 from worker.db.schema import space_name, wanted_space
+from worker.scheduling import OFF
 from worker.settings import Settings
+from worker.types import TaskName
 
 _STUCK_SECONDS = 600
 _HELD_UP_SHARE = 0.8
@@ -23,7 +25,6 @@ _NAMES = (
     "beat",
     "chores",
     *UPKEEP,
-    "consistency",
     "sealing",
     "paused",
     "backlog",
@@ -46,9 +47,8 @@ def judge(health: Health, settings: Settings) -> list[Finding]:
         _space(health, settings),
         *_workers(health),
         _beat(health, settings),
-        _chores(health),
+        _chores(health, settings),
         *judge_upkeep(health),
-        _consistency(health),
         _sealing(health, settings),
         *_paused(health),
         _backlog(health),
@@ -79,36 +79,59 @@ def _workers(health: Health) -> Iterator[Finding]:
 
 
 def _beat(health: Health, settings: Settings) -> Finding:
+    """Look whether the schedule is sent: a process that lives may still send nothing."""
     if not health.alive.get("beat"):
-        return Finding("beat", State.FAILED, "not running", "run `ingest beat`")
-    run = _last(health, "dispatch")
-    since = None if run is None else run.seconds_ago
-    if since is None or since > settings.late_seconds("dispatch"):
-        seen = "its dispatch has not run" + ("" if since is None else f" for {age(since)}")
-        return Finding("beat", State.WARNING, seen, "run `ingest worker maintenance`")
-    return Finding("beat", State.OK, f"alive, dispatched {age(since)} ago")
+        return Finding("beat", State.FAILED, "not running: no chore is sent", "run `ingest beat`")
+    late, scheduled = _late(health, settings), _scheduled(settings)
+    if not scheduled:
+        return Finding("beat", State.OK, "alive; every chore is off")
+    if len(late) < len(scheduled):
+        return Finding("beat", State.OK, "alive, and chores run")
+    seen = "alive, but no chore has run" + (f" for {age(min(late.values()))}" if health.runs else "")
+    if health.alive.get("maintenance"):
+        mend = "start `ingest beat` again: its log says what keeps it from sending"
+    else:
+        mend = "run `ingest worker maintenance`"
+    return Finding("beat", State.WARNING, seen, mend)
 
 
-def _last(health: Health, chore: str) -> Any:
-    return next((run for run in health.runs if run.chore == chore), None)
+def _scheduled(settings: Settings) -> list[str]:
+    return [name.chore for name in TaskName if name.chore and settings.timing(name.chore) != OFF]
 
 
-def _chores(health: Health) -> Finding:
+def _late(health: Health, settings: Settings) -> dict[str, float]:
+    """Give the chores that are late, and since when they have not run, in seconds.
+
+    One that never ran counts from when beat was first heard of; one that runs now is not late.
+    """
+    last = {run.chore: float(run.seconds_ago) for run in health.runs}
+    since = {chore: last.get(chore, health.beat_seconds or 0.0) for chore in _scheduled(settings)}
+    return {
+        chore: seconds
+        for chore, seconds in since.items()
+        if seconds > settings.late_seconds(chore) and chore not in health.running
+    }
+
+
+def _chores(health: Health, settings: Settings) -> Finding:
     failed = [run for run in health.runs if run.outcome == "failed"]
-    if not failed:
+    late = _late(health, settings)
+    said = [f"{run.chore} failed: {printable(run.error_message or 'it does not say why')}" for run in failed]
+    said += [f"{chore} has not run for {age(seconds)}" for chore, seconds in late.items()]
+    if not said:
         return Finding("chores", State.OK, f"{len(health.runs)} have run, the last time without failure")
-    seen = "; ".join(f"{run.chore}: {printable(run.error_message or 'failed')}" for run in failed)
-    return Finding("chores", State.FAILED, seen, f"run `ingest maintain {failed[0].chore}`")
+    first = failed[0].chore if failed else next(iter(late))
+    state = State.FAILED if failed else State.WARNING
+    return Finding("chores", state, "; ".join(said), _mend_of(first, health))
 
 
-def _consistency(health: Health) -> Finding:
-    run = _last(health, "reconcile")
-    if run is None or run.outcome == "failed":
-        return Finding("consistency", State.OK, "not checked yet; `ingest verify` does it")
-    if not run.details.get("left"):
-        return Finding("consistency", State.OK, f"all as its rows say {age(run.seconds_ago)} ago")
-    seen = f"{run.details['left']:,} things are not as their rows say"
-    return Finding("consistency", State.FAILED, seen, "run `ingest verify`")
+def _mend_of(chore: str, health: Health) -> str:
+    """Say what has a chore run: who sends it and who takes it come first."""
+    if not health.alive.get("beat"):
+        return "run `ingest beat`"
+    if not health.alive.get("maintenance"):
+        return "run `ingest worker maintenance`"
+    return f"run `ingest maintain {chore}`, which says what is wrong"
 
 
 def _sealing(health: Health, settings: Settings) -> Finding:
@@ -119,7 +142,8 @@ def _sealing(health: Health, settings: Settings) -> Finding:
         seen += f"; {blocked_build(blocked)}"
     if rows < _HELD_UP_SHARE * most:
         return Finding("sealing", State.OK, seen)
-    mend = f"end the session {blocked.blocker}" if blocked else "run `ingest maintain seal`"
+    end = f"end that session: `SELECT pg_terminate_backend({blocked.blocker})`" if blocked else ""
+    mend = end or "run `ingest maintain seal`, which says what is wrong"
     return Finding("sealing", State.WARNING, f"{seen}; ingestion waits", mend)
 
 
@@ -144,9 +168,10 @@ def _backlog(health: Health) -> Finding:
         return Finding("backlog", State.OK, "nothing waits")
     seen = f"the oldest document waits for {age(waiting)}"
     if waiting > _STUCK_SECONDS and health.paused:
-        return Finding("backlog", State.WARNING, seen, "resume what is paused, if that is what waits")
-    if waiting > _STUCK_SECONDS and health.alive.get("ingest"):
         return Finding(
-            "backlog", State.WARNING, seen, "run `ingest status`, then look at the ingest worker's log"
+            "backlog", State.WARNING, seen, "`ingest resume` what is paused, if that is what waits"
         )
+    if waiting > _STUCK_SECONDS and health.alive.get("ingest"):
+        mend = "run `ingest status --watch`, which says what holds it; then `ingest maintain dispatch`"
+        return Finding("backlog", State.WARNING, seen, mend)
     return Finding("backlog", State.OK, seen)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Connection, text
@@ -11,6 +12,7 @@ from worker.db.duplicates import release_duplicates
 from worker.errors import LeaseLostError
 from worker.types import Lane, Status
 
+_MOST_TRACES = 5
 _EXPIRED = "finished_at IS NULL AND state = 'running' AND lease_expires_at < now()"
 
 
@@ -22,6 +24,36 @@ class Lease:
     token: UUID
     tenant_id: UUID
     lane: Lane
+
+
+class Done(NamedTuple):
+    """What the writes of a batch came to: outcomes, new chunks, and the bytes of these documents."""
+
+    settled: int = 0
+    chunks: int = 0
+    size_bytes: int = 0
+
+    def plus(self, other: "Done") -> "Done":
+        """Sum up two."""
+        return Done(
+            self.settled + other.settled, self.chunks + other.chunks, self.size_bytes + other.size_bytes
+        )
+
+
+class Formed(NamedTuple):
+    """A batch as it is published. `traces`: of its documents, the first few."""
+
+    batch_id: UUID
+    tenant_id: UUID
+    tenant: str
+    documents: int
+    traces: Sequence[str]
+
+    @property
+    def label(self) -> str:
+        """Say what a person who watches the queue should read about it."""
+        trace = f", trace {self.traces[0]}" if len(self.traces) == 1 else ""
+        return f"{self.tenant}: {self.documents} documents{trace}, {self.batch_id}"
 
 
 def queued_count(connection: Connection, lane: Lane) -> int:
@@ -67,23 +99,26 @@ def take_unclaimed(connection: Connection, lane: Lane, seconds: int) -> list[UUI
     return list(found.scalars())
 
 
-def labelled(connection: Connection, batch_ids: Sequence[UUID]) -> list[tuple[UUID, str]]:
-    """Give (batch_id, what a person should read about it), in the order asked for."""
+def labelled(connection: Connection, batch_ids: Sequence[UUID]) -> list[Formed]:
+    """Give what is said of batches, in the order asked for."""
     found = connection.execute(
         text("""
-            SELECT b.batch_id, t.name || ': ' || b.documents || ' documents' AS label
+            SELECT b.batch_id, tenant_id, t.name, b.documents, ARRAY(
+                SELECT DISTINCT d.trace FROM documents d
+                WHERE d.batch_id = b.batch_id AND d.trace IS NOT NULL LIMIT :traces) AS traces
             FROM batches b JOIN tenants t USING (tenant_id) WHERE b.batch_id = ANY(:ids)"""),
-        {"ids": list(batch_ids)},
+        {"ids": list(batch_ids), "traces": _MOST_TRACES},
     )
-    labels = {row.batch_id: row.label for row in found}
-    return [(batch_id, labels[batch_id]) for batch_id in batch_ids]
+    formed = {row.batch_id: Formed(*row) for row in found}
+    return [formed[batch_id] for batch_id in batch_ids]
 
 
 def claim(connection: Connection, batch_id: UUID, worker: str, lease_seconds: int) -> Lease | None:
     """Take the lease of a queued batch; None when it is taken, finished or unknown."""
     row = connection.execute(
         text("""
-            UPDATE batches SET state = 'running', worker = :worker, lease_token = gen_random_uuid(),
+            UPDATE batches SET state = 'running', worker = :worker, claimed_at = now(),
+                   lease_token = gen_random_uuid(),
                    lease_expires_at = now() + make_interval(secs => :seconds), updated_at = now()
             WHERE batch_id = :batch_id AND state = 'queued'
             RETURNING lease_token, tenant_id, lane"""),
@@ -115,7 +150,7 @@ def fence(connection: Connection, lease: Lease) -> None:
         raise LeaseLostError(str(lease.batch_id))
 
 
-def finish(connection: Connection, lease: Lease) -> int:
+def finish(connection: Connection, lease: Lease, done: Done) -> int:
     """End a batch under its lease; gives how many documents it had. Raises LeaseLostError.
 
     What it still holds goes back by `hand_back`, in the same transaction.
@@ -123,10 +158,11 @@ def finish(connection: Connection, lease: Lease) -> int:
     ended = connection.execute(
         text("""
             UPDATE batches SET state = 'finished', lease_token = NULL, lease_expires_at = NULL,
-                   progress = documents, finished_at = now(), updated_at = now()
+                   progress = documents, settled = least(:settled, documents), chunks = :chunks,
+                   size_bytes = :size_bytes, finished_at = now(), updated_at = now()
             WHERE batch_id = :batch_id AND lease_token = :token
             RETURNING documents"""),
-        {"batch_id": lease.batch_id, "token": lease.token},
+        {"batch_id": lease.batch_id, "token": lease.token, **done._asdict()},
     ).one_or_none()
     if ended is None:
         raise LeaseLostError(str(lease.batch_id))

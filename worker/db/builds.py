@@ -54,7 +54,7 @@ def complete(connection: Connection, leaf: str, settings: Settings, name: str | 
     except DBAPIError as error:
         if not (lacks_memory(error) and is_parallel(connection)):
             raise
-        log.warning("no memory for a parallel build of %s: built by one process", leaf)
+        log.warning("build.alone", extra={"leaf": leaf, "reason": "no memory for a parallel one"})
         be_serial(connection)
         _build(connection, leaf, settings, name)
 

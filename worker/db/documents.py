@@ -57,6 +57,7 @@ class Claimed:
     total_chunks: int | None
     attempts: int
     dropped: bool = False
+    trace: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +118,7 @@ def start(connection: Connection, batch_id: UUID) -> list[Claimed]:
     """Take a claimed batch's documents into processing: one attempt is charged, the version noted."""
     columns = (
         "d.tenant_id, d.project_id, d.source_path, d.filename, d.content, d.file_type, d.language,"
-        " d.fingerprint, d.total_chunks, d.attempts,"
+        " d.fingerprint, d.total_chunks, d.attempts, d.trace,"
         " d.content IS NULL AND d.content_digest IS NOT NULL AS dropped"
     )
     found = move(
@@ -145,6 +146,7 @@ def _claimed(row: Row[Any]) -> Claimed:
         total_chunks=row.total_chunks,
         attempts=row.attempts,
         dropped=row.dropped,
+        trace=row.trace,
     )
 
 

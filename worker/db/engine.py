@@ -179,6 +179,17 @@ def describe(error: BaseException) -> str:
     return lines[0].strip() if lines else type(error).__name__
 
 
+def loggable(error: BaseException) -> str:
+    """Say of an error what may stand in a log: of a refused statement its code alone.
+
+    What the server says of it may quote what was asked or to be written.
+    """
+    if is_retryable(error):
+        return describe(error)
+    refused = getattr(error, "orig", error)
+    return str(getattr(refused, "pgcode", None) or type(refused).__name__)
+
+
 def reach(url: SecretStr, question: Callable[[Connection], T], setting: str = "DATABASE_URL") -> T:
     """Ask one question over a fresh connection; `setting` is the one the URL comes from.
 
@@ -212,8 +223,11 @@ def unavailable(
             "lock timeout",
             "another session holds what is needed: try again, then `ingest doctor`",
         ),
-        ("No space left on device", "free some space on its disk: docs/operations/full-disk.md"),
-        ("too many clients", "lower the worker count or raise max_connections"),
+        (
+            "No space left on device",
+            "free some space on its disk (docs/operations/full-disk.md), then run `ingest doctor`",
+        ),
+        ("too many clients", "lower INGEST_CONCURRENCY, or raise max_connections on the server"),
     ):
         if sign in said:
             hint = mend

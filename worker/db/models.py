@@ -167,6 +167,10 @@ def _batches(metadata: MetaData) -> Table:
         Column("progress", Integer, nullable=False, server_default=text("0")),
         _moment("finished_at"),
         *_times(),
+        _moment("claimed_at"),
+        Column("settled", Integer, nullable=False, server_default=text("0")),
+        Column("chunks", BigInteger, nullable=False, server_default=text("0")),
+        Column("size_bytes", BigInteger, nullable=False, server_default=text("0")),
         PrimaryKeyConstraint("batch_id", name="batches_pkey"),
         # documents refer to (tenant, batch): a batch with documents of another tenant is unstorable
         UniqueConstraint("tenant_id", "batch_id", name="batches_tenant_id_batch_id_key"),
@@ -189,6 +193,7 @@ def _batches(metadata: MetaData) -> Table:
             " ELSE true END",
             "batches_worker_check",
         ),
+        _check("settled BETWEEN 0 AND documents AND chunks >= 0 AND size_bytes >= 0", "batches_done_check"),
         _check(
             "(state IN ('finished', 'abandoned', 'cancelled')) = (finished_at IS NOT NULL)",
             "batches_finished_check",
@@ -237,6 +242,7 @@ def _documents(metadata: MetaData) -> Table:
         _moment("settled_at"),
         _moment("deleted_at"),
         *_times(),
+        Column("trace", Text),
         Column("content_digest", LargeBinary),
         PrimaryKeyConstraint("document_id", name="documents_pkey"),
         *_document_keys(),
@@ -302,6 +308,7 @@ def _document_checks() -> list[CheckConstraint]:
         " WHEN 'pending' THEN batch_id IS NULL OR deleted_at IS NULL ELSE batch_id IS NULL END",
         "next_attempt": "next_attempt_at IS NULL OR status = 'pending'",
         "settled": "(status IN ('pending', 'processing')) = (settled_at IS NULL)",
+        "trace": "trace <> '' AND length(trace) <= 200",
     }
     return [_check(rule, f"documents_{name}_check") for name, rule in rules.items()]
 
@@ -367,6 +374,7 @@ def _document_indexes() -> list[Index]:
             "settled_at",
             postgresql_where=text("content IS NOT NULL AND status IN ('completed', 'skipped')"),
         ),
+        Index("documents_trace_idx", "trace", postgresql_where=text("trace IS NOT NULL")),
     ]
 
 

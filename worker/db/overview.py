@@ -14,9 +14,17 @@ from worker.db.submissions import Scope
 from worker.types import Status
 
 
-def counts(connection: Connection, scope: Scope | None) -> dict[Status, int]:
-    """Count the live documents by status; of everybody without a scope."""
+def _of(scope: Scope | None, trace: str | None) -> tuple[str, dict[str, Any]]:
+    """Give the condition on a row `d` of `documents`, and what it refers to."""
     condition, parameters = ("true", {}) if scope is None else (scope.condition(), scope.parameters)
+    if trace is None:
+        return condition, parameters
+    return f"{condition} AND d.trace = :trace", {**parameters, "trace": trace}
+
+
+def counts(connection: Connection, scope: Scope | None, trace: str | None = None) -> dict[Status, int]:
+    """Count the live documents by status; of everybody without a scope, of a trace where one is given."""
+    condition, parameters = _of(scope, trace)
     found = connection.execute(
         text(f"""
             SELECT d.status, count(*) AS documents FROM documents d
@@ -36,9 +44,11 @@ def count_documents(connection: Connection, tenant_id: UUID | None) -> int:
     return int(found.scalar_one())
 
 
-def oldest_waiting_seconds(connection: Connection, scope: Scope | None) -> float | None:
+def oldest_waiting_seconds(
+    connection: Connection, scope: Scope | None, trace: str | None = None
+) -> float | None:
     """Give the age of the oldest document that is ready and not settled; None where there is none."""
-    condition, parameters = ("true", {}) if scope is None else (scope.condition(), scope.parameters)
+    condition, parameters = _of(scope, trace)
     found = connection.execute(
         text(f"""
             SELECT extract(epoch FROM now() - min(d.queued_at)) FROM documents d
@@ -49,9 +59,11 @@ def oldest_waiting_seconds(connection: Connection, scope: Scope | None) -> float
     return None if found is None else float(found)
 
 
-def reasons(connection: Connection, scope: Scope | None, limit: int) -> Sequence[Row[Any]]:
+def reasons(
+    connection: Connection, scope: Scope | None, limit: int, trace: str | None = None
+) -> Sequence[Row[Any]]:
     """Give (status, error_code, documents, example, message) of what did not complete, most first."""
-    condition, parameters = ("true", {}) if scope is None else (scope.condition(), scope.parameters)
+    condition, parameters = _of(scope, trace)
     return connection.execute(
         text(f"""
             SELECT d.status, d.error_code, count(*) AS documents, min(d.source_path) AS example,
@@ -71,13 +83,25 @@ def documents(
         text(f"""
             SELECT d.document_id, d.project_id, d.filename, d.source_path, d.status, d.file_type,
                    d.size_bytes, d.total_chunks, d.batch_id, d.attempts, d.next_attempt_at, d.error_code,
-                   d.error_message, d.duplicate_of, d.cleaned, d.metadata,
+                   d.error_message, d.duplicate_of, d.trace, d.cleaned, d.metadata,
                    d.fingerprint IS NOT NULL AS searchable,
                    d.created_at, d.updated_at, d.settled_at, d.deleted_at
             FROM documents d
             WHERE {scope.condition()} AND (d.document_id = ANY(:ids) OR d.source_path = ANY(:paths))
             ORDER BY d.created_at DESC"""),
         {"ids": list(ids), "paths": list(paths), **scope.parameters},
+    ).all()
+
+
+def traced(connection: Connection, scope: Scope | None, trace: str, limit: int) -> Sequence[Row[Any]]:
+    """Give (document_id, source_path, status, error_code) of a trace's documents, unsettled ones first."""
+    condition, parameters = _of(scope, trace)
+    return connection.execute(
+        text(f"""
+            SELECT d.document_id, d.source_path, d.status, d.error_code FROM documents d
+            WHERE d.deleted_at IS NULL AND {condition}
+            ORDER BY d.settled_at DESC NULLS FIRST, d.document_id LIMIT :limit"""),
+        {"limit": limit, **parameters},
     ).all()
 
 
@@ -126,13 +150,18 @@ def take_room(connection: Connection) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """What the tables say of the system: living processes by kind, each chore's last run."""
+    """What the tables say of the system: living processes by kind, each chore's last run.
+
+    `running`: the chores under way. `beat_seconds`: since when a beat is known, None where none is.
+    """
 
     dimension: int
     column_type: str
     metric: str
     alive: dict[str, int]
     runs: Sequence[Row[Any]]
+    running: Sequence[str]
+    beat_seconds: float | None
     oldest_waiting_seconds: float | None
     segments: "Segments"
     paused: Sequence[Pause]
@@ -160,6 +189,8 @@ def health(connection: Connection, alive_seconds: int) -> Health:
         metric=space.metric,
         alive=_alive(connection, alive_seconds),
         runs=last_runs(connection),
+        running=_running(connection),
+        beat_seconds=_beat_seconds(connection),
         oldest_waiting_seconds=oldest_waiting_seconds(connection, None),
         segments=segments(connection),
         paused=standing(connection),
@@ -186,6 +217,18 @@ def _alive(connection: Connection, seconds: int) -> dict[str, int]:
         {"seconds": seconds},
     )
     return {row.kind: row.processes for row in found}
+
+
+def _running(connection: Connection) -> Sequence[str]:
+    found = connection.execute(text("SELECT chore FROM maintenance_runs WHERE outcome = 'running'"))
+    return list(found.scalars())
+
+
+def _beat_seconds(connection: Connection) -> float | None:
+    found = connection.execute(
+        text("SELECT extract(epoch FROM now() - min(created_at))::float FROM heartbeats WHERE kind = 'beat'")
+    ).scalar()
+    return None if found is None else float(found)
 
 
 def last_runs(connection: Connection) -> Sequence[Row[Any]]:

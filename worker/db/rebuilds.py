@@ -43,7 +43,7 @@ def rebuild(connection: Connection, index: str, ours: Collection[str]) -> None:
     except DBAPIError as error:
         if not (lacks_memory(error) and builds.is_parallel(connection)):
             raise
-        log.warning("no memory for a parallel build of %s: built by one process", index)
+        log.warning("build.alone", extra={"index": index, "reason": "no memory for a parallel one"})
         builds.be_serial(connection)
         _rebuild(connection, index, ours)
 
@@ -79,7 +79,7 @@ def drop(connection: Connection, index: str) -> bool:
     except DBAPIError as error:
         if connection.invalidated or not is_locked_out(error):
             raise
-        log.warning("%s is not dropped yet: %s", index, describe(error))
+        log.warning("index.undropped", extra={"index": index, "reason": describe(error)})
         return False
     finally:
         if not connection.invalidated:

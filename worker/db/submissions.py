@@ -27,6 +27,7 @@ class Submission:
     modified_us: int | None
     content: bytes | None
     metadata_json: str
+    trace: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +232,7 @@ def _record(document: Submission) -> dict[str, Any]:
         "modified_us": document.modified_us,
         "content": None if document.content is None else base64.b64encode(document.content).decode(),
         "metadata": document.metadata_json,
+        "trace": document.trace,
     }
 
 
@@ -257,10 +259,10 @@ WITH input AS (
     SELECT i.source_path, decode(i.source_key, 'hex') AS source_key, i.filename, i.file_type, i.language,
            i.size_bytes,
            to_timestamp(i.modified_us / 1e6) AS source_modified_at, decode(i.content, 'base64') AS content,
-           i.metadata::jsonb AS metadata
+           i.metadata::jsonb AS metadata, i.trace
     FROM json_to_recordset(:documents) AS i(
         source_path text, source_key text, filename text, file_type text, language text,
-        size_bytes bigint, modified_us bigint, content text, metadata text)
+        size_bytes bigint, modified_us bigint, content text, metadata text, trace text)
 ), changed AS (
     SELECT i.* FROM input i
     LEFT JOIN documents d ON d.tenant_id = :tenant_id AND {same_project}
@@ -272,9 +274,9 @@ _SUBMIT = (
     + """
 INSERT INTO documents AS d
     (tenant_id, project_id, source_path, source_key, filename, file_type, language, size_bytes,
-     source_modified_at, content, metadata, lane)
+     source_modified_at, content, metadata, lane, trace)
 SELECT :tenant_id, :project_id, source_path, source_key, filename, file_type, language, size_bytes,
-       source_modified_at, content, metadata, :lane
+       source_modified_at, content, metadata, :lane, trace
 FROM changed ORDER BY source_key
 ON CONFLICT (tenant_id, project_id, source_key) WHERE deleted_at IS NULL DO UPDATE SET
     filename = excluded.filename, file_type = excluded.file_type, language = excluded.language,
@@ -282,7 +284,8 @@ ON CONFLICT (tenant_id, project_id, source_key) WHERE deleted_at IS NULL DO UPDA
     source_modified_at = excluded.source_modified_at, content = excluded.content, content_digest = NULL,
     searched_metadata = CASE WHEN d.fingerprint IS NOT NULL
                              THEN coalesce(d.searched_metadata, nullif(d.metadata, excluded.metadata)) END,
-    metadata = excluded.metadata, lane = excluded.lane, requested_version = d.requested_version + 1,
+    metadata = excluded.metadata, lane = excluded.lane, trace = excluded.trace,
+    requested_version = d.requested_version + 1,
     status = CASE d.status WHEN 'processing' THEN 'processing' ELSE 'pending' END,
     batch_id = CASE WHEN d.status = 'pending' AND d.lane <> excluded.lane THEN NULL ELSE d.batch_id END,
     attempts = 0, isolated = false, duplicate_of = NULL, next_attempt_at = NULL, error_code = NULL,

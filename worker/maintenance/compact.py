@@ -80,11 +80,11 @@ def _merge(resources: Resources, connection: Connection, sources: list[Segment])
     """Merge sealed leaves into a spare one; gives the rows copied, None where it cannot be done now."""
     target = segments.take_spare(connection, SegmentState.MERGING)
     if target is None:
-        log.warning("no spare leaf is ready: nothing is merged until the next run")
+        log.warning("spare.missing", extra={"then": "nothing is merged until the next run"})
         return None
     copied = merges.copy(connection, sources, target)
     if left := _await_deleters(connection, sources):
-        log.warning("nothing is merged: transactions that may delete chunks stay open: %s", left)
+        log.warning("merge.blocked", extra={"transactions": sorted(left)})
         _give_up_copies(connection)
         return None
     merges.remove_deleted(connection, sources, target)
@@ -95,7 +95,8 @@ def _merge(resources: Resources, connection: Connection, sources: list[Segment])
     builds.analyze(connection, target.leaf)
     with transaction(resources.engine, lock_seconds=BRIEF_SECONDS) as showing:
         merges.show(showing, sources, target, segments.counted(showing, target.leaf))
-    log.info("%s merged into %s: %s rows", [source.leaf for source in sources], target.leaf, copied)
+    merged = [source.segment for source in sources]
+    log.info("segments.merged", extra={"segments": merged, "segment": target.segment, "rows": copied})
     return copied
 
 

@@ -1,9 +1,11 @@
 """rescue: documents whose worker died go back to the backlog, alone, so that poison charges itself."""
 
+import logging
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Row
 
 from worker.db import batches
 from worker.db.documents import move
@@ -11,6 +13,8 @@ from worker.db.duplicates import release_duplicates
 from worker.db.engine import transaction
 from worker.maintenance.turn import Turn
 from worker.types import Status
+
+log = logging.getLogger(__name__)
 
 MOST_BATCHES = 100
 
@@ -35,9 +39,11 @@ def run(turn: Turn) -> dict[str, Any]:
             where=f"d.status = 'processing' AND {_STRANDED}",
             change="isolated = true, queued_at = now(),"
             " attempts = CASE WHEN d.claimed_version = d.requested_version THEN d.attempts ELSE 0 END",
+            returning="d.trace, d.attempts",
         )
         freed = batches.free_pending(transacted)
-        release_duplicates(transacted, failed)
+        release_duplicates(transacted, [document.document_id for document in failed])
+    _log(abandoned, retried, failed)
     return {
         "leases_expired": len(abandoned),
         "documents_retried": len(retried),
@@ -46,13 +52,34 @@ def run(turn: Turn) -> dict[str, Any]:
     }
 
 
-def _give_up(connection: Connection, max_attempts: int) -> list[UUID]:
-    moved = move(
+def _log(abandoned: Sequence[UUID], retried: Sequence[Row[Any]], failed: Sequence[Row[Any]]) -> None:
+    for batch_id in abandoned:
+        log.warning("batch.abandoned", extra={"batch": batch_id, "then": "its documents go again, alone"})
+    for row in retried:
+        log.warning(
+            "document.rescued",
+            extra={"document": row.document_id, "trace": row.trace, "attempt": row.attempts},
+        )
+    for row in failed:
+        log.warning(
+            "document.settled",
+            extra={
+                "document": row.document_id,
+                "trace": row.trace,
+                "status": Status.FAILED.value,
+                "error_code": "worker_lost",
+                "attempt": row.attempts,
+            },
+        )
+
+
+def _give_up(connection: Connection, max_attempts: int) -> Sequence[Row[Any]]:
+    return move(
         connection,
         Status.FAILED,
         where=f"{_STRANDED} AND {_USED_UP}",
         change="error_code = 'worker_lost', error_message = 'its worker process died ' || d.attempts ||"
         " ' times while it was processed; mend the cause, then run `ingest retry`'",
+        returning="d.trace, d.attempts",
         max_attempts=max_attempts,
     )
-    return [row.document_id for row in moved]

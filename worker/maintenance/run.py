@@ -1,8 +1,10 @@
 """Run a chore: one at a time over all machines, recorded in `maintenance_runs`."""
 
 import logging
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextvars import copy_context
 from datetime import timedelta
 from functools import partial
 from threading import Event
@@ -14,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from worker import metrics
 from worker.db import operations
 from worker.db.engine import clock, describe, single_connection_engine
+from worker.logs import bound_contextvars
 from worker.maintenance import (
     backfill,
     backlog,
@@ -75,7 +78,10 @@ def run_chore(
     recording it.
     """
     engine = single_connection_engine(resources.settings.maintenance_url, f"ingest {name}")
-    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+    with (
+        bound_contextvars(chore=name),
+        engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection,
+    ):
         # the interval: nobody builds an index for a client that was killed
         connection.execute(text("SET lock_timeout = '5s'; SET client_connection_check_interval = '5s'"))
         if not operations.lock_chore(connection, name):
@@ -96,6 +102,7 @@ def run_chore(
 def _recorded(connection: Connection, name: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     operations.close_dead_runs(connection, name)
     run_id = operations.open_run(connection, name)
+    begun = time.monotonic()
     try:
         with metrics.chore_seconds.labels(name).time():
             details = work()
@@ -105,7 +112,7 @@ def _recorded(connection: Connection, name: str, work: Callable[[], dict[str, An
         raise
     metrics.chore_runs.labels(name, "done").inc()
     operations.close_run(connection, run_id, "done", details)
-    log.info("chore %s: %s", name, details)
+    log.info("chore.done", extra={"ms": round((time.monotonic() - begun) * 1000), "details": details})
     return {"outcome": "done", **details}
 
 
@@ -125,7 +132,7 @@ def _attended(
     driver: Any = connection.connection.driver_connection
     interrupted: BaseException | None = None
     with ThreadPoolExecutor(1, thread_name_prefix="chore") as pool:
-        doing = pool.submit(work)
+        doing = pool.submit(copy_context().run, work)
         while not doing.done():
             try:
                 wait([doing], timeout=_ATTENTION_SECONDS)
@@ -140,7 +147,8 @@ def _attended(
 
 
 def _record_failure(connection: Connection, run_id: Any, error: BaseException) -> None:
+    log.error("chore.failed", extra={"reason": describe(error)})
     try:
         operations.close_run(connection, run_id, "failed", {}, describe(error))
     except SQLAlchemyError:  # the connection is what failed: the next run closes this one's record
-        log.warning("chore not recorded", extra={"reason": describe(error)})
+        log.warning("chore.unrecorded", extra={"reason": describe(error)})

@@ -73,9 +73,17 @@ def _close_if_full(turn: Turn) -> bool:
         closed = segments.open_next(opening)
     spares.run(turn)
     if closed is None:
-        log.warning("no spare leaf is ready: the open segment stays open until the next run")
+        log.warning("spare.missing", extra={"then": "the open segment stays open until the next run"})
         return False
-    log.info("%s is full (%s)", closed.leaf, fill)
+    log.info(
+        "segment.closed",
+        extra={
+            "segment": closed.segment,
+            "rows": fill.rows,
+            "bytes": fill.size_bytes,
+            "age_s": fill.age_seconds,
+        },
+    )
     return True
 
 

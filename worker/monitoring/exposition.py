@@ -119,7 +119,9 @@ class ProcessCollector(Collector):
             return True
         if file not in self._unsound:
             self._unsound.add(file)
-            log.warning("%s cannot be read and is left out; its worker makes it anew when it starts", file)
+            log.warning(
+                "metrics.unreadable", extra={"path": file, "then": "its worker makes it anew when it starts"}
+            )
         return False
 
 

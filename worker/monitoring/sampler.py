@@ -61,7 +61,7 @@ class Sampler(Generic[T]):
     def _say(self, error: Exception | None) -> None:
         """Say once that it went wrong, and once that it is well again."""
         if error is not None and self._well:
-            log.warning("%s does not answer: %s", self._name, describe(error))
+            log.warning("server.silent", extra={"server": self._name, "reason": describe(error)})
         elif error is None and not self._well:
-            log.info("%s answers again", self._name)
+            log.info("server.back", extra={"server": self._name})
         self._well = error is None

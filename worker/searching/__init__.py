@@ -12,8 +12,9 @@
 What raises IngestError was asked wrongly; what is late or fails is left out and named.
 """
 
+import logging
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 
 from worker.db.engine import statement_timeout, transaction
 from worker.queries import Mode, Query
@@ -26,6 +27,8 @@ from worker.searching.ranking import Ranker, Ranking
 from worker.searching.snapshot import Snapshot
 from worker.searching.stages import Stages
 from worker.types import Answer
+
+log = logging.getLogger(__name__)
 
 
 def search(resources: Resources, query: Query) -> Answer:
@@ -42,10 +45,29 @@ def search(resources: Resources, query: Query) -> Answer:
             snapshot = Snapshot(connection, query, resources.settings)
         answer = _answer(snapshot, query, asked, stages)
     answer = replace(answer, latency_ms=dict(stages.latency_ms))
-    if not recording.is_wanted(resources, query):
-        return answer
-    run_id = stages.outside("record", lambda: recording.record(resources, snapshot.tenant_id, query, answer))
-    return replace(answer, run_id=run_id, dropped=tuple(stages.dropped), latency_ms=stages.latency_ms)
+    if recording.is_wanted(resources, query):
+        record = partial(recording.record, resources, snapshot.tenant_id, query, answer)
+        run_id = stages.outside("record", record)
+        answer = replace(answer, run_id=run_id, dropped=tuple(stages.dropped), latency_ms=stages.latency_ms)
+    _log(snapshot, query, answer, stages.elapsed_ms)
+    return answer
+
+
+def _log(snapshot: Snapshot, query: Query, answer: Answer, ms: float) -> None:
+    """Say how much was found and how long it took, not what was asked."""
+    log.info(
+        "search.done",
+        extra={
+            "tenant": snapshot.tenant_id,
+            "mode": answer.mode,
+            "k": query.k,
+            "hits": len(answer.hits),
+            "run": answer.run_id,
+            "dropped": answer.dropped,
+            "ms": ms,
+            "stages": dict(answer.latency_ms),
+        },
+    )
 
 
 def _answer(snapshot: Snapshot, query: Query, asked: Asked, stages: Stages) -> Answer:

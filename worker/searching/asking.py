@@ -73,7 +73,7 @@ def _fitting(make: Callable[[], Vector]) -> Vector:
     except IngestError:
         raise
     except Exception as error:
-        log.exception("the model failed")  # what it says is for us: it may hold addresses and keys
+        log.exception("model.failed")  # what it says is for us: it may hold addresses and keys
         said = f"the query could not be embedded: {type(error).__name__}"
         raise IngestError(said, "try again, or search by keywords") from None
 

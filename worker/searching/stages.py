@@ -9,7 +9,7 @@ from typing import TypeVar
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from worker.db.engine import attempt, describe, is_late, is_retryable
+from worker.db.engine import attempt, is_late, is_retryable, loggable
 from worker.errors import NoAnswerError
 
 log = logging.getLogger(__name__)
@@ -56,6 +56,11 @@ class Stages:
         late = ", ".join((*self.dropped, *stages))
         return NoAnswerError(f"the search took too long: {late}", "raise SEARCH_TIMEOUT_SECONDS")
 
+    @property
+    def elapsed_ms(self) -> float:
+        """The milliseconds since the search began."""
+        return round((time.monotonic() - self._begun) * 1000, 3)
+
     def _drop(self, name: str) -> None:
         if name not in self.dropped:
             self.dropped.append(name)
@@ -82,7 +87,7 @@ class Stages:
             except DBAPIError as error:
                 if connection.invalidated or not is_retryable(error):
                     raise
-                log.warning("stage %s dropped: %s", name, describe(error))
+                log.warning("stage.dropped", extra={"stage": name, "reason": loggable(error)})
                 self._drop(name)
                 return None
 
@@ -92,6 +97,6 @@ class Stages:
             try:
                 return work()
             except Exception as error:  # noqa: BLE001 -- a model's own; the keywords answer
-                log.warning("stage %s dropped: %s: %s", name, type(error).__name__, describe(error))
+                log.warning("stage.dropped", extra={"stage": name, "reason": loggable(error)})
                 self._drop(name)
                 return None
