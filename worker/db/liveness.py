@@ -5,6 +5,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, text
 
+from worker.types import Lane
+
 
 def hearts(connection: Connection, host: str | None = None) -> Sequence[Row[Any]]:
     """Give (name, kind, slots, age_seconds, up_seconds) of a host's processes, or of all, newest first."""
@@ -18,23 +20,25 @@ def hearts(connection: Connection, host: str | None = None) -> Sequence[Row[Any]
     ).all()
 
 
-def stuck_batches(connection: Connection, workers: Sequence[str], seconds: float) -> Row[Any]:
+def stuck_batches(
+    connection: Connection, workers: Sequence[str], lanes: Sequence[Lane], seconds: float
+) -> Row[Any]:
     """Give (running, queued, finished).
 
-    Batches of over `seconds` ago that these workers run, such that nobody has taken, and whether these
-    workers have finished one since.
+    Batches of over `seconds` ago that these workers run, such of these lanes that nobody has taken, and
+    whether these workers have finished one since.
     """
     return connection.execute(
         text("""
             SELECT count(*) FILTER (WHERE state = 'running' AND worker = ANY(:workers)) AS running,
-                   count(*) FILTER (WHERE state = 'queued') AS queued,
+                   count(*) FILTER (WHERE state = 'queued' AND lane = ANY(:lanes)) AS queued,
                    EXISTS (SELECT 1 FROM batches
                            WHERE finished_at > now() - make_interval(secs => :seconds)
                              AND state = 'finished' AND worker = ANY(:workers)) AS finished
             FROM batches
             WHERE finished_at IS NULL
               AND greatest(created_at, published_at) < now() - make_interval(secs => :seconds)"""),
-        {"workers": list(workers), "seconds": seconds},
+        {"workers": list(workers), "lanes": [lane.value for lane in lanes], "seconds": seconds},
     ).one()
 
 

@@ -10,7 +10,9 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, text
 
-from worker.db import operations, segments
+from worker.db import operations, recall_history, segments
+from worker.db.pauses import HOLDING
+from worker.db.recall_history import Latest
 from worker.types import Lane, Status
 
 
@@ -21,7 +23,7 @@ class Sample:
     `oldest_waiting`: by lane, of documents that are ready and not settled. `batches`: lane, state, batches,
     oldest_seconds. `segments`: state, segments, rows. `hearts`: kind, alive, stale, slots, age_seconds,
     up_seconds. `chores`: chore, outcome, details, age_seconds, run_seconds of the last finished run of each;
-    `running`: the age of those that run.
+    `running`: the age of those that run. `pauses`: how many stand.
     """
 
     oldest_waiting: Mapping[str, float]
@@ -32,6 +34,8 @@ class Sample:
     hearts: Sequence[Row[Any]]
     chores: Sequence[Row[Any]]
     running: Mapping[str, float]
+    recall: Latest
+    pauses: int
     freeze_age: int
     freeze_age_limit: int
 
@@ -48,6 +52,8 @@ def sample(connection: Connection, chores: Sequence[str], heartbeat_seconds: int
         hearts=_hearts(connection, heartbeat_seconds * operations.STALE_AFTER),
         chores=_chores(connection, chores),
         running=_running(connection),
+        recall=recall_history.latest(connection),
+        pauses=connection.execute(text("SELECT count(*) FROM pauses")).scalar_one(),
         freeze_age=freeze.age,
         freeze_age_limit=freeze.age_limit,
     )
@@ -61,25 +67,45 @@ def counts(connection: Connection) -> dict[str, int]:
     return dict.fromkeys(Status, 0) | {Status(row.status): row.documents for row in found}
 
 
+# As the partial indexes documents_waiting_idx and documents_waiting_project_idx say it.
+_FIRST = """
+    SELECT d.queued_at FROM documents d
+    WHERE d.lane = l.lane AND d.tenant_id = t.tenant_id AND d.status = 'pending' AND d.batch_id IS NULL
+      AND d.deleted_at IS NULL AND d.queued_at <= now() {which}
+    ORDER BY d.queued_at LIMIT 1"""
+# What of a tenant's lane is paused: "" all of it, else a project of it.
+_PAUSED = """EXISTS (
+    SELECT FROM pauses s WHERE (s.lane IS NULL OR s.lane = l.lane) AND (
+        s.tenant_id IS NULL OR s.tenant_id = t.tenant_id) AND s.project_id {which})"""
+_OLDEST_WAITING = f"""
+WITH l AS (SELECT unnest(CAST(:lanes AS text[])) AS lane),
+lt AS (SELECT l.lane, t.tenant_id, {_PAUSED.format(which="IS NOT NULL")} AS partly
+       FROM l CROSS JOIN tenants t WHERE NOT {_PAUSED.format(which="IS NULL")})
+SELECT lane, extract(epoch FROM now() - min(queued_at))::float AS age FROM (
+    SELECT l.lane, first.queued_at FROM lt l JOIN tenants t USING (tenant_id)
+    CROSS JOIN LATERAL ({_FIRST.format(which="")}) first WHERE NOT l.partly
+    UNION ALL
+    SELECT l.lane, first.queued_at FROM lt l JOIN tenants t USING (tenant_id)
+    CROSS JOIN LATERAL ({_FIRST.format(which="AND d.project_id IS NULL")}) first WHERE l.partly
+    UNION ALL
+    SELECT l.lane, first.queued_at
+    FROM lt l JOIN tenants t USING (tenant_id) JOIN projects p USING (tenant_id)
+    CROSS JOIN LATERAL ({_FIRST.format(which="AND d.project_id = p.project_id")}) first
+    WHERE l.partly AND NOT {_PAUSED.format(which="= p.project_id")}
+    UNION ALL
+    SELECT d.lane, d.queued_at FROM batches b JOIN documents d ON d.batch_id = b.batch_id
+    WHERE b.finished_at IS NULL AND d.deleted_at IS NULL AND (
+        d.status = 'processing'
+        OR d.status = 'pending' AND NOT EXISTS (SELECT FROM pauses s WHERE {HOLDING}))) AS waiting
+GROUP BY lane"""
+
+
 def _oldest_waiting(connection: Connection) -> dict[str, float]:
-    """Look at the first of each tenant's queue, and at what is in a batch: both end soon in an index."""
-    found = connection.execute(
-        text("""
-            SELECT lane, extract(epoch FROM now() - min(queued_at))::float AS age FROM (
-                SELECT l.lane, first.queued_at
-                FROM unnest(CAST(:lanes AS text[])) AS l(lane) CROSS JOIN tenants t CROSS JOIN LATERAL (
-                    SELECT d.queued_at FROM documents d
-                    WHERE d.lane = l.lane AND d.tenant_id = t.tenant_id AND d.status = 'pending'
-                      AND d.batch_id IS NULL AND d.deleted_at IS NULL AND d.queued_at <= now()
-                    ORDER BY d.queued_at LIMIT 1) AS first
-                UNION ALL
-                SELECT b.lane, d.queued_at
-                FROM batches b JOIN documents d ON d.batch_id = b.batch_id
-                WHERE b.finished_at IS NULL AND d.status IN ('pending', 'processing')
-                  AND d.deleted_at IS NULL) AS waiting
-            GROUP BY lane"""),
-        {"lanes": [lane.value for lane in Lane]},
-    )
+    """Look at the first of each tenant's queue, and at what is in a batch: both end soon in an index.
+
+    What is paused is left out: it waits because somebody said so.
+    """
+    found = connection.execute(text(_OLDEST_WAITING), {"lanes": [lane.value for lane in Lane]})
     return {row.lane: row.age for row in found}
 
 

@@ -78,8 +78,7 @@ class StateCollector(Collector):
 
     def _sample(self) -> monitoring.Sample:
         with transaction(self._engine, STATEMENT_SECONDS, reading=True) as connection:
-            asked = dict.fromkeys([*self._chores, *(chore for chore, _ in families.DETAILS)])
-            return monitoring.sample(connection, list(asked), self._settings.heartbeat_seconds)
+            return monitoring.sample(connection, self._chores, self._settings.heartbeat_seconds)
 
     def _count(self) -> dict[str, int]:
         with transaction(self._engine, COUNT_SECONDS, reading=True) as connection:

@@ -8,23 +8,11 @@ from prometheus_client.core import GaugeMetricFamily
 
 from worker.db.monitoring import Sample
 from worker.settings import Settings
+from worker.steps.falls import falls
 from worker.types import QUEUE_OF, Lane, Queue, SegmentState
 
-# What a chore's last run found, where its details have the key, as a number: (chore, key) → metric, meaning.
-DETAILS = {
-    ("recall", "recall"): (
-        "ingest_recall_ratio",
-        "Share of the nearest chunks that the vector indexes found, when it was last measured.",
-    ),
-    ("recall", "underfill"): (
-        "ingest_recall_underfill_ratio",
-        "Share of sampled searches that found fewer than they asked for, when it was last measured.",
-    ),
-    ("indexes", "bloat"): (
-        "ingest_index_bloat_ratio",
-        "Share of the worst index that is bloat, when it was last measured.",
-    ),
-}
+# Keys of a run's details are ours, and few; a chore that made them up would fill Prometheus.
+_MOST_KEYS = 30
 
 
 def gauge(
@@ -44,7 +32,8 @@ def of_state(sample: Sample, settings: Settings, chores: Sequence[str]) -> Itera
     yield from _segments(sample, settings)
     yield from _processes(sample)
     yield from _chores(sample, settings, chores)
-    yield from _details(sample)
+    yield from _found(sample)
+    yield from _recall(sample, settings)
     yield gauge(
         "ingest_database_freeze_age", "Transactions since the oldest that is not frozen.", sample.freeze_age
     )
@@ -78,6 +67,7 @@ def _backlog(sample: Sample) -> Iterator[GaugeMetricFamily]:
     )
     batches = {(lane.value, state): 0 for lane in Lane for state in ("queued", "running")}
     batches |= {(row.lane, row.state): row.batches for row in sample.batches}
+    yield gauge("ingest_pauses", "Pauses: what they hold does not count as waiting.", sample.pauses)
     yield gauge("ingest_batches_unfinished", "Batches under way.", batches, "lane", "state")
     oldest = {queue.value: 0.0 for queue in QUEUE_OF.values()}
     oldest |= {QUEUE_OF[Lane(r.lane)].value: r.oldest_seconds for r in sample.batches if r.state == "queued"}
@@ -134,9 +124,38 @@ def _is_late(name: str, sample: Sample, settings: Settings, since: float) -> boo
     return math.isfinite(limit) and name not in sample.running and since > limit
 
 
-def _details(sample: Sample) -> Iterator[GaugeMetricFamily]:
-    found = {row.chore: row.details for row in sample.chores}
-    for (chore, key), (name, documentation) in DETAILS.items():
-        value = found.get(chore, {}).get(key)
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            yield gauge(name, documentation, value)
+def _found(sample: Sample) -> Iterator[GaugeMetricFamily]:
+    """Give what the last runs found, each number and how long each list is, by its key in the details."""
+    found = {
+        (run.chore, key): _counted(value)
+        for run in sample.chores
+        for key, value in list(run.details.items())[:_MOST_KEYS]
+    }
+    counted = {key: value for key, value in found.items() if value is not None}
+    yield gauge("ingest_chore_found", "What the last run found or did.", counted, "chore", "found")
+    oversized = next((run.details.get("oversized") for run in sample.chores if run.chore == "indexes"), None)
+    if oversized is not None:
+        worst = max((index["times_a_fresh_one"] for index in oversized), default=1)
+        yield gauge("ingest_index_oversize_ratio", "Size of the worst index, of a fresh one's.", worst)
+
+
+def _counted(value: Any) -> float | None:
+    return value if isinstance(value, int | float) else len(value) if isinstance(value, list) else None
+
+
+def _recall(sample: Sample, settings: Settings) -> Iterator[GaugeMetricFamily]:
+    history, seconds_ago, _ = sample.recall
+    yield gauge("ingest_recall_alert_ratio", "RECALL_ALERT: recall must not be below.", settings.recall_alert)
+    if history is None or seconds_ago is None:
+        return
+    figures = history.newest.over_all
+    segments = [s.figures.recall for s in history.newest.segments if s.figures.recall is not None]
+    if figures.recall is not None:
+        yield gauge("ingest_recall_ratio", "Share of the nearest that searches found.", figures.recall)
+    if segments:
+        yield gauge("ingest_recall_worst_segment_ratio", "The same of the worst segment.", min(segments))
+    underfill = figures.underfilled / max(figures.queries, 1)
+    yield gauge("ingest_recall_underfill_ratio", "Share of searches that found too few.", underfill)
+    amiss = falls(history, settings.recall_alert, settings.hnsw_m, settings.hnsw_ef_construction)
+    yield gauge("ingest_recall_falls", "Findings that recall is too low.", len(amiss))
+    yield gauge("ingest_recall_age_seconds", "Since it was measured.", seconds_ago)

@@ -19,9 +19,9 @@ from worker.db import liveness, operations, schema
 from worker.db.engine import reach, statement_timeout
 from worker.errors import IngestError, SettingsError
 from worker.settings import Settings, load_settings
-from worker.types import Queue
+from worker.types import QUEUE_OF, Lane, Queue
 
-KINDS = ("ingest", "search", "maintenance", "beat")
+KINDS = ("ingest", "interactive", "search", "maintenance", "beat")
 STATEMENT_SECONDS = 5
 
 
@@ -104,7 +104,12 @@ class _Host:
 
     def checks(self) -> Iterator[Check]:
         """Look at each kind of process here; of one that was replaced, the newest counts."""
-        work = {"ingest": self._batches, "search": self._searches, "maintenance": self._chores}
+        work = {
+            "ingest": self._batches,
+            "interactive": self._batches,
+            "search": self._searches,
+            "maintenance": self._chores,
+        }
         if not self._hearts:
             yield Check("heartbeat", False, f"no process has a heartbeat on {self._host}")
         for kind in dict.fromkeys(heart.kind for heart in self._hearts):
@@ -121,12 +126,14 @@ class _Host:
         limit = self._settings.task_time_limit + self._settings.lease_seconds
         if max(heart.up_seconds for heart in hearts) < limit:
             return None
-        found = liveness.stuck_batches(self._connection, [heart.name for heart in hearts], limit)
+        lanes = [Lane.INTERACTIVE] if hearts[0].kind == "interactive" else list(Lane)
+        names = [heart.name for heart in hearts]
+        found = liveness.stuck_batches(self._connection, names, lanes, limit)
         if found.finished:
             return None
         if found.running:
             return f"{found.running} batches are under way for over {limit} s, and none was finished"
-        if found.queued and self._messages(Queue.INGEST, Queue.INTERACTIVE):
+        if found.queued and self._messages(*(QUEUE_OF[lane] for lane in lanes)):
             return f"{found.queued} batches wait for over {limit} s, and none was taken"
         return None
 

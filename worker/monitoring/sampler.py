@@ -32,8 +32,9 @@ class Sampler(Generic[T]):
         """Ask, unless the last answer is fresh or a question is under way; gives what to wait for."""
         with self._turn:
             if self._asked is None and time.monotonic() >= self._fresh_until:
-                self._asked = threading.Event()
-                threading.Thread(target=self._run, args=(self._asked,), name=self._name, daemon=True).start()
+                asked = threading.Event()
+                threading.Thread(target=self._run, args=(asked,), name=self._name, daemon=True).start()
+                self._asked = asked  # it ends in its turn, which is after ours
             return self._asked
 
     def get(self, patience: float) -> T | None:

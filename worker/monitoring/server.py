@@ -1,7 +1,6 @@
 """The exporter: a small HTTP server for Prometheus and for what restarts processes."""
 
 import json
-import logging
 import socket
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
@@ -18,8 +17,6 @@ from worker.monitoring.exposition import COUNT_LOAD, KEEP_SECONDS, ProcessCollec
 from worker.monitoring.health import Check
 from worker.monitoring.sampler import Sampler
 from worker.settings import Settings
-
-log = logging.getLogger(__name__)
 
 HEALTH_KEEP_SECONDS, HEALTH_PATIENCE_SECONDS = 2, 8
 CLIENT_SECONDS = 10
