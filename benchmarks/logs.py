@@ -45,7 +45,7 @@ def _microseconds(log_format: LogFormat, level: str, many: int) -> float:
     """Give the least of some rounds: what disturbs one only adds."""
     document = Claimed(
         uuid4(), uuid4(), uuid4(), "/usr/lib/python3.11/argparse.py", "argparse.py", None, FileType.CODE,
-        "english", None, None, 1, uuid4().hex,
+        "english", None, None, 1, trace=uuid4().hex,
     )  # fmt: skip
     settled = [
         Settled(document.document_id, Status.COMPLETED, total_chunks=12, embedded=12, size_bytes=12_345)
