@@ -64,7 +64,7 @@ def argument(call: ast.Call, position: int, name: str) -> ast.expr | None:
 
 
 def findings() -> Iterator[Made]:
-    for file in sorted((ROOT / "worker").rglob("*.py")):
+    for file in sorted((ROOT / "worker" / "cli").rglob("*.py")):
         path = str(file.relative_to(ROOT))
         for call, scope in calls(path, {"Finding"}):
             state = argument(call, 1, "state")

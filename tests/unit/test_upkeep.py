@@ -56,7 +56,7 @@ def test_what_has_not_run_yet_is_no_finding() -> None:
             {"held_by": [{"table": "documents", "dead_rows": 5000, **REPLICA}]},
             "warning",
             "5,000 dead rows of documents are kept by replica 9 (walreceiver, streaming)",
-            "end its longest query, or turn its hot_standby_feedback off",
+            "end its longest query: SELECT pg_cancel_backend(pid); or turn hot_standby_feedback off",
         ),
         (
             "vacuum",

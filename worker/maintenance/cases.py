@@ -142,7 +142,7 @@ class Inspector:
         try:
             return self._mine.transact(repair, _SECONDS)
         except DBAPIError as error:
-            log.warning("not mended", extra={"reason": describe(error)})
+            log.warning("reconcile.not_mended", extra={"reason": describe(error)})
             return False
 
     def _read(self, question: Callable[[Connection], T]) -> T:
