@@ -212,7 +212,7 @@ def test_who_keeps_dead_rows_is_named_by_the_chore_and_by_doctor(
         "table": "heartbeats", "dead_rows": 2000, "kind": "session", "name": str(pid), "who": who
     }  # fmt: skip
     found = finding(connection, "vacuum")
-    assert found.seen.startswith(f"2,000 dead rows of heartbeats are kept by session {pid} ({who}), since")
+    assert found.seen.startswith(f"2,000 dead rows of heartbeats are kept by session {pid} ({who}), for")
     assert found.mend == f"end it: SELECT pg_terminate_backend({pid})"
     tell(connection, f"SELECT pg_terminate_backend({pid}, 10000)")
     other.invalidate()

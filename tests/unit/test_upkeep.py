@@ -34,7 +34,7 @@ def test_what_has_not_run_yet_is_no_finding() -> None:
             "vacuum",
             {"oldest_unfrozen": OLDEST},
             "ok",
-            "done 60 s ago; 10% of the way to a forced one, in documents",
+            "done 60 s ago; documents is 10% of the way to a forced one",
             "",
         ),
         (
@@ -62,7 +62,7 @@ def test_what_has_not_run_yet_is_no_finding() -> None:
             "vacuum",
             {"held_by": [{"table": "documents", "dead_rows": 5000, **PREPARED}]},
             "warning",
-            "5,000 dead rows of documents are kept by prepared transaction left (alice), since 2 h",
+            "5,000 dead rows of documents are kept by prepared transaction left (alice), for 2 h",
             "end it: ROLLBACK PREPARED 'left', or COMMIT PREPARED",
         ),
         (
@@ -92,7 +92,7 @@ def test_what_has_not_run_yet_is_no_finding() -> None:
             "warning",
             (
                 "documents_status_idx takes 3 times what its rows need:"
-                " a transaction is open for long (prepared transaction left (alice), since 2 h)"
+                " a transaction is open for long (prepared transaction left (alice), for 2 h)"
             ),
             "end it: ROLLBACK PREPARED 'left', or COMMIT PREPARED",
         ),

@@ -109,7 +109,7 @@ def _vacuum(name: str, details: Details, ago: str) -> Finding:
     if share >= _AGED:
         seen = f"{table} is {oldest['age']:,} transactions old and was not frozen"
         return Finding(name, State.WARNING, seen, "run `ingest maintain vacuum`")
-    return Finding(name, State.OK, f"done {ago} ago; {share:.0%} of the way to a forced one, in {table}")
+    return Finding(name, State.OK, f"done {ago} ago; {table} is {share:.0%} of the way to a forced one")
 
 
 def _refused(found: Details) -> str:
@@ -120,7 +120,7 @@ def _refused(found: Details) -> str:
 def _holder(found: Details) -> str:
     if found["kind"] == "unknown":
         return "somebody whom the role does not see"
-    since = "" if found.get("seconds") is None else f", since {age(found['seconds'])}"
+    since = "" if found.get("seconds") is None else f", for {age(found['seconds'])}"
     return f"{found['kind']} {printable(found['name'])} ({printable(found['who'])}){since}"
 
 

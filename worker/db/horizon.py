@@ -10,7 +10,7 @@ _HOLDERS = """
 WITH holders AS (
     SELECT CASE a.backend_type WHEN 'walsender' THEN 'replica' ELSE 'session' END AS kind,
            a.pid::text AS name, concat_ws(', ', nullif(a.application_name, ''), a.usename, a.state) AS who,
-           extract(epoch FROM clock_timestamp() - a.xact_start)::float AS seconds,
+           extract(epoch FROM clock_timestamp() - a.xact_start)::int AS seconds,
            greatest(age(a.backend_xmin), age(a.backend_xid)) AS age
     FROM pg_stat_activity a
     WHERE a.pid <> pg_backend_pid() AND (a.datname = current_database() OR a.datname IS NULL)
@@ -18,7 +18,7 @@ WITH holders AS (
       AND NOT EXISTS (SELECT 1 FROM pg_stat_progress_vacuum p WHERE p.pid = a.pid)
     UNION ALL
     SELECT 'prepared transaction', p.gid, p.owner,
-           extract(epoch FROM clock_timestamp() - p.prepared)::float, age(p.transaction)
+           extract(epoch FROM clock_timestamp() - p.prepared)::int, age(p.transaction)
     FROM pg_prepared_xacts p WHERE p.database = current_database()
     UNION ALL
     SELECT 'replication slot', s.slot_name, CASE WHEN s.active THEN 'active' ELSE 'not in use' END, NULL,
@@ -30,7 +30,7 @@ ORDER BY age DESC LIMIT 1"""
 _LOCKERS = """
 SELECT 'session' AS kind, a.pid::text AS name,
        concat_ws(', ', nullif(a.application_name, ''), a.usename, a.state) AS who,
-       extract(epoch FROM clock_timestamp() - a.xact_start)::float AS seconds
+       extract(epoch FROM clock_timestamp() - a.xact_start)::int AS seconds
 FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
 WHERE l.relation = to_regclass(quote_ident(:table)) AND a.datname = current_database() AND l.granted
   AND a.pid <> pg_backend_pid()

@@ -96,7 +96,7 @@ def _check(turn: Turn) -> dict[str, Any]:
     known = operations.last_details(turn.connection, "indexes").get("damaged", [])
     check = integrity.checker(turn.connection)
     if check is None or hindrance(turn):
-        return {"checked": None, "damaged": known}
+        return {"checked": 0, "damaged": known}
     trees = [found["index"] for found in known] + integrity.btrees(turn.connection)
     until, checked, damaged = time.monotonic() + _CHECK_SECONDS, 0, {}
     for index in dict.fromkeys(trees):
