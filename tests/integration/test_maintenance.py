@@ -557,7 +557,7 @@ def test_an_index_that_is_being_built_is_not_found(
                 f"chunks_s000004 lacks chunks_{name}"
                 for name in (
                     *("content_hash_idx", "created_at_idx", "number_idx", "pkey", "place_key"),
-                    "project_id_idx",
+                    *("project_id_idx", "unembedded_idx"),
                 )
             ],
         ),
