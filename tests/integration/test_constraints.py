@@ -254,6 +254,7 @@ WRONG: list[tuple[str, str]] = [
     ("documents_lane_check", _documents("pending", "lane = 'slow'")),
     # documents: their chunk set
     ("documents_content_hash_check", _documents("pending", "content_hash = 'short'")),
+    ("documents_content_digest_check", _documents("pending", "content_digest = 'short'")),
     ("documents_fingerprint_check", _documents("owner", "fingerprint = 'short'")),
     ("documents_chunk_set_check", _documents("owner", "total_chunks = NULL")),
     ("documents_chunk_set_check", _documents("owner", "total_chunks = 0")),
