@@ -20,7 +20,7 @@ from benchmarks import corpus
 from benchmarks.ours import TENANT, UNBOUNDED, seal_everything
 from benchmarks.report import Demand, Report, say
 from benchmarks.stack import running_stack
-from worker.db import builds, recall
+from worker.db import builds, graphs, recall
 from worker.db.engine import reading, single_connection_engine
 from worker.db.submissions import ensure_scope
 from worker.load_slice import SliceLoader
@@ -174,7 +174,7 @@ def _deleted(world: World, report: Report) -> None:
     builds.vacuum(world.connection, graph.leaf)
     rows.append(_row(world, "vacuumed", time.perf_counter() - begun))
     begun = time.perf_counter()
-    builds.rebuild(world.connection, graph.leaf, world.resources.settings)
+    graphs.rebuild(world.connection, graph.leaf, world.resources.settings)
     rows.append(_row(world, "built anew", time.perf_counter() - begun))
     columns = ("state", *(f"recall, ef {ef}" for ef in EFS), "short answers", "took s", "index MB")
     report.table("after the nearest were deleted", columns, rows)

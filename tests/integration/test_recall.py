@@ -19,7 +19,7 @@ from tests.integration.test_sealing import WAITING, in_background, wait_for
 from worker import delete
 from worker.cli.checks import Finding
 from worker.cli.recall import check_recall
-from worker.db import builds, nearest, recall_history
+from worker.db import builds, graphs, nearest, recall_history
 from worker.db import recall as asked
 from worker.db.engine import driver_url, reading
 from worker.db.grants import Role
@@ -382,8 +382,8 @@ def test_a_repair_waits_for_its_window(resources: Resources, connection: Connect
     window = "-".join(value(connection, at, m=minutes) for minutes in (60, 120))
     before = indexes(connection, TWO), value(connection, f"SELECT '{TWO}_embedding_idx'::regclass::oid")
     did = recall(with_settings(resources, maintenance_window=window), scheduled=True)
-    assert did["repair"]["waits_for"] == "MAINTENANCE_WINDOW"
-    assert did["repair"]["of"].startswith(TWO)
+    assert did["repair"]["waits_for"] == "outside of MAINTENANCE_WINDOW"
+    assert (did["repair"]["segment"], did["repair"]["did"]) == (TWO, [])
     assert (
         indexes(connection, TWO),
         value(connection, f"SELECT '{TWO}_embedding_idx'::regclass::oid"),
@@ -507,6 +507,7 @@ def test_who_has_the_table_locked_is_not_waited_for(
     tell(other, f"LOCK TABLE {TWO} IN SHARE UPDATE EXCLUSIVE MODE")
     did = recall(resources)
     assert (did["repair"]["waits_for"], did["repair"]["did"]) == ("who has the table locked", [])
+    assert did["repair"]["held_by"]["who"].startswith("another session")
     assert of(did, TWO)["recall"] < 0.8
     tell(other, "ROLLBACK")
     assert recall(resources)["repair"]["did"] == ["vacuum", "rebuild"]
@@ -588,7 +589,7 @@ def test_a_segment_that_is_merged_meanwhile_keeps_nothing_of_the_build(
     resources: Resources, connection: Connection
 ) -> None:
     tell(connection, "UPDATE segments SET state = 'emptied', sealed_rows = NULL WHERE segment = 2")
-    assert builds.rebuild(connection, TWO, resources.settings) is False
+    assert graphs.rebuild(connection, TWO, resources.settings) is False
     assert indexes(connection, TWO) == {f"{TWO}_embedding_idx": True}
 
 

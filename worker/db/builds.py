@@ -2,11 +2,10 @@
 
 import logging
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any
 
 from sqlalchemy import Connection, Row, text
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError
 
 from worker.db.engine import lacks_memory
 from worker.settings import Settings
@@ -57,54 +56,6 @@ def complete(connection: Connection, leaf: str, settings: Settings, name: str | 
         log.warning("build.alone", extra={"leaf": leaf, "reason": "no memory for a parallel one"})
         be_serial(connection)
         _build(connection, leaf, settings, name)
-
-
-def rebuild(connection: Connection, leaf: str, settings: Settings) -> bool:
-    """Build the vector index of a sealed leaf anew, beside the old one, which answers until then.
-
-    Not REINDEX, which would keep what the old one was built with. False where the leaf was merged meanwhile:
-    then nothing is left of it. Not in a transaction; cut short, it leaves what `drop_leftovers` drops.
-    """
-    name = index_name(leaf)
-    try:
-        complete(connection, leaf, settings, f"{name}_ccnew")
-        connection.execute(text(_SWAP.format(leaf=leaf, name=name)))
-    except DBAPIError:
-        with suppress(SQLAlchemyError):  # a lost session, say: what failed is what is told
-            drop_leftovers(connection)
-        raise
-    return f"{name}_ccnew" not in drop_leftovers(connection)
-
-
-# One statement: who looks for the index by its name finds the one or the other. No lock that a reader or a
-# writer waits for. The row of the segment is locked so that it is not merged at the same moment.
-_SWAP = """
-DO $$ BEGIN
-    PERFORM 1 FROM segments WHERE leaf = '{leaf}' AND state = 'sealed' FOR SHARE;
-    IF FOUND THEN
-        ALTER INDEX IF EXISTS {name} RENAME TO {name}_ccold;
-        ALTER INDEX {name}_ccnew RENAME TO {name};
-    END IF;
-END $$"""
-
-
-def drop_leftovers(connection: Connection) -> list[str]:
-    """Drop what rebuilds that were cut short left beside the indexes of leaves; gives their names.
-
-    Those of a leaf with a build under way are left alone. Not in a transaction.
-    """
-    found = connection.execute(
-        text(r"""
-            SELECT c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
-            WHERE c.relnamespace = current_schema()::regnamespace
-              AND c.relname ~ '^chunks_s\d+_embedding_idx_cc(new|old)\d*$'
-              AND i.indrelid::regclass::text NOT IN (SELECT leaf FROM index_builds())
-            ORDER BY c.relname""")
-    )
-    names = list(found.scalars())
-    for name in names:
-        connection.execute(text(f"DROP INDEX CONCURRENTLY IF EXISTS {name}"))
-    return names
 
 
 def ef_construction(connection: Connection, leaf: str, settings: Settings) -> int:

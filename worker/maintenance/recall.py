@@ -5,9 +5,10 @@ from typing import Any
 
 from sqlalchemy.exc import DBAPIError
 
-from worker.db import builds, recall, recall_history
+from worker.db import builds, graphs, horizon, recall, recall_history
 from worker.db.engine import describe, is_late
 from worker.maintenance.comparing import Comparing
+from worker.maintenance.leeway import hindrance, lacks_room
 from worker.maintenance.measuring import Found, ask_each, measure
 from worker.maintenance.probes import Probe, draw
 from worker.maintenance.turn import Turn
@@ -23,8 +24,7 @@ def run(turn: Turn) -> dict[str, Any]:
     """
     connection = turn.connection
     if not turn.dry_run:
-        builds.prepare(connection, turn.settings)
-        builds.drop_leftovers(connection)
+        graphs.drop_leftovers(connection)
     past = recall_history.latest(connection).history
     probes = draw(turn, recall.graphs(connection))
     found = measure(turn, past, probes)
@@ -34,18 +34,10 @@ def run(turn: Turn) -> dict[str, Any]:
     did: dict[str, Any] = {}
     if worst is not None and turn.dry_run:
         did = {"to_repair": str(worst)}
-    elif worst is not None and (waits_for := _must_wait(turn)):
-        did = {"repair": {"waits_for": waits_for, "of": str(worst)}}
     elif worst is not None and worst.segment is not None:
         repair = _Repair(turn, past, probes, found)
         found, did = repair.mend(worst, worst.segment), {"repair": repair.did}
     return {**found.as_json(), **did}
-
-
-def _must_wait(turn: Turn) -> str | None:
-    if not turn.may_be_heavy():
-        return "MAINTENANCE_WINDOW"
-    return recall.held_up(turn.connection, turn.settings)
 
 
 class _Repair:
@@ -61,8 +53,7 @@ class _Repair:
         before = segment.figures.recall
         self.did = {"segment": segment.leaf, "why": fall.why, "did": [], "before": before}
         try:
-            if self._vacuumed(segment.leaf) and fall.by_rebuild and self._stays_low(segment):
-                self._rebuild(segment.leaf)
+            self._mend(fall, segment)
         except DBAPIError as error:
             if self._turn.connection.invalidated or is_late(error):  # we are to stop
                 raise
@@ -76,11 +67,30 @@ class _Repair:
         self.did["after"] = mended.figures.recall if mended else None
         return again
 
+    def _mend(self, fall: Fall, segment: Segment) -> None:
+        if not self._may_begin() or not self._vacuumed(segment.leaf):
+            return
+        if fall.by_rebuild and self._stays_low(segment) and self._may_begin(segment.leaf):
+            self._rebuild(segment.leaf)
+
+    def _may_begin(self, leaf: str | None = None) -> bool:
+        """Ask before each part; `leaf`: whose graph is to be built."""
+        refusal = hindrance(self._turn)
+        if refusal is None and leaf is not None:
+            size = builds.size_of(self._turn.connection, builds.index_name(leaf))
+            room = lacks_room(self._turn, size)
+            refusal = {"why": room} if room else None
+        if refusal is not None:
+            self.did |= {"waits_for": refusal["why"], "held_by": refusal.get("held_by")}
+        return refusal is None
+
     def _vacuumed(self, leaf: str) -> bool:
-        before = recall.times_vacuumed(self._turn.connection, leaf)
-        builds.vacuum(self._turn.connection, leaf)
-        if recall.times_vacuumed(self._turn.connection, leaf) == before:
-            self.did["waits_for"] = "who has the table locked"
+        connection = self._turn.connection
+        builds.prepare(connection, self._turn.settings)
+        before = recall.times_vacuumed(connection, leaf)
+        builds.vacuum(connection, leaf)
+        if recall.times_vacuumed(connection, leaf) == before:
+            self.did |= {"waits_for": "who has the table locked", "held_by": horizon.holder(connection, leaf)}
             return False
         self.did["did"].append("vacuum")
         return True
@@ -88,8 +98,8 @@ class _Repair:
     def _stays_low(self, segment: Segment) -> bool:
         """Ask the graph again, alone."""
         settings = self._turn.settings
-        graphs = [graph for graph in recall.graphs(self._turn.connection) if graph.leaf == segment.leaf]
-        compared = Comparing(self._turn.connection, settings, graphs)
+        mine = [graph for graph in recall.graphs(self._turn.connection) if graph.leaf == segment.leaf]
+        compared = Comparing(self._turn.connection, settings, mine)
         ask_each(self._turn, self._probes, compared.ask_alone)
         figures = compared.alone.get(segment.leaf, Tally()).figures()
         self.did["after_vacuum"] = figures.recall
@@ -98,7 +108,7 @@ class _Repair:
 
     def _rebuild(self, leaf: str) -> None:
         connection, settings = self._turn.connection, self._turn.settings
-        if not builds.rebuild(connection, leaf, settings):
+        if not graphs.rebuild(connection, leaf, settings):
             return  # it was merged meanwhile
         self.did["did"].append("rebuild")
         for graph in recall.graphs(connection):
