@@ -43,9 +43,10 @@ from worker.scheduling import period
 
 NAME, DIMENSION, ROWS, SEGMENTS, K = "chores", 1536, 300_000, 4, 10
 ROWS_A_CENTRE, FEWEST_CENTRES, NODE_BYTES = 1_000, 10, 8_200
-QUERIES, FEWEST_QUERIES, WARM_UP = 300, 5, 128
+QUERIES, FEWEST_QUERIES, LOOK_QUERIES, WARM_UP = 300, 5, 10, 128
 BESIDE_SECONDS, BASE_SECONDS = 20, 60
-LOOK_SECONDS, SMOKE_SECONDS, MOST_WAITS = 0.2, 0.5, 3
+LOOK_SECONDS, MOST_WAITS = 0.2, 3
+SMOKE_SECONDS, SMOKE_DIMENSION = 0.5, 64
 MOST_TIMES, LEAST_RATE, RECALL, DELETED = 3, 0.7, 0.95, 0.3
 # In this order: what one leaves the next has to see.
 CHORES = ("vacuum", "reindex", "indexes", "recall", "reconcile", "backfill", "purge")
@@ -99,11 +100,12 @@ class Runs(NamedTuple):
 
 def run(scale: float) -> Report:
     collect_garbage_rarely()
-    rows = BATCH_ROWS * batches_of(round(ROWS * scale))
+    rows = BATCH_ROWS * max(SEGMENTS, batches_of(round(ROWS * scale)))
     segment = -(-rows // SEGMENTS // BATCH_ROWS) * BATCH_ROWS
     built = {"SEGMENT_ROWS": str(segment), "MAX_UNSEALED_ROWS": str(UNBOUNDED)}
     memory = {"BUILD_MEMORY_BYTES": str(max(1 << 26, segment * NODE_BYTES))}
-    with running_stack(**(READY | built | memory)) as stack:
+    space = {"EMBEDDING_DIMENSION": str(SMOKE_DIMENSION if scale < SMOKE else DIMENSION)}
+    with running_stack(**(READY | space | built | memory)) as stack:
         report = Report(NAME, stack.versions(), stack.shown_settings())
         resources = Resources(with_search_role(stack.settings))
         found = _Bench(resources, rows, scale).measure()
@@ -122,7 +124,9 @@ class _Bench:
 
     def __init__(self, resources: Resources, rows: int, scale: float) -> None:
         self._resources, self._batches = resources, rows // BATCH_ROWS
-        self._vectors = Clustered(DIMENSION, max(FEWEST_CENTRES, rows // ROWS_A_CENTRE))
+        self._vectors = Clustered(
+            resources.settings.embedding_dimension, max(FEWEST_CENTRES, rows // ROWS_A_CENTRE)
+        )
         self._smoke = scale < SMOKE
         self._seconds = SMOKE_SECONDS if self._smoke else BESIDE_SECONDS
         queries = FEWEST_QUERIES if self._smoke else QUERIES
@@ -184,7 +188,7 @@ class _Bench:
     def _asked_while(self, chore: str, since: float) -> Iterator[tuple[float, float]]:
         """Ask until the chore has run long enough; yields when each began, and what it took."""
         for number, query in enumerate(self._strangers()):
-            if number % WARM_UP == 0 and self._has_run(chore, since):
+            if number % LOOK_QUERIES == 0 and self._has_run(chore, since):
                 return
             begun = time.time()
             yield begun, ask(self._resources, [query]).taken[0]
