@@ -95,7 +95,7 @@ def faults_of(document: Recorded, tally: Tally) -> Sequence[Finding]:
 def _of_chunks(document: Recorded, tally: Tally) -> tuple[Fault, str] | None:
     stored = tally.seen + tally.trashed
     if document.total is None:
-        seen = f"it has {stored} chunks and should have none: {document.status}"
+        seen = f"it is {document.status} and should have no chunks, stored: {stored}"
         return (Fault.LEFTOVERS, seen) if stored else None
     scattered = tally.places + tally.trashed_places != stored or tally.odd
     rules = (
@@ -112,7 +112,7 @@ def _of_chunks(document: Recorded, tally: Tally) -> tuple[Fault, str] | None:
         (
             stored != document.total,
             Fault.CHUNKS,
-            f"{stored} chunks are stored, its row says {document.total}",
+            f"its row says {document.total} chunks, stored: {stored}",
         ),
         (scattered, Fault.CHUNKS, f"its {stored} chunks do not follow one another"),
         (tally.strangers, Fault.PROJECT, f"{tally.strangers} of its chunks are of another project"),
