@@ -32,11 +32,6 @@ class Found:
         """Tell whether anything was asked."""
         return self.compared.asked > 0
 
-    @property
-    def _underfill(self) -> float:
-        """The share of answers that were shorter than what there is."""
-        return round(self.history.newest.over_all.underfilled / max(self.compared.asked, 1), 4)
-
     def segment(self, leaf: str) -> Segment | None:
         """Give what was found of a segment; None where it is not sealed any more."""
         return next((one for one in self.history.newest.segments if one.leaf == leaf), None)
@@ -46,7 +41,6 @@ class Found:
         compared = self.compared
         return {
             **self.history.newest.as_json(),
-            "underfill": self._underfill,
             "rows_compared": compared.rows,
             "live_ms": _median(compared.live_ms),
             "exact_ms": _median(compared.exact_ms),

@@ -8,7 +8,7 @@ from sqlalchemy.exc import DBAPIError
 from worker.db import builds, graphs, horizon, recall, recall_history
 from worker.db.engine import describe, is_late
 from worker.maintenance.comparing import Comparing
-from worker.maintenance.leeway import hindrance, lacks_room
+from worker.maintenance.leeway import hindrance
 from worker.maintenance.measuring import Found, ask_each, measure
 from worker.maintenance.probes import Probe, draw
 from worker.maintenance.turn import Turn
@@ -70,18 +70,14 @@ class _Repair:
     def _mend(self, fall: Fall, segment: Segment) -> None:
         if not self._may_begin() or not self._vacuumed(segment.leaf):
             return
-        if fall.by_rebuild and self._stays_low(segment) and self._may_begin(segment.leaf):
+        if fall.by_rebuild and self._stays_low(segment) and self._may_begin():
             self._rebuild(segment.leaf)
 
-    def _may_begin(self, leaf: str | None = None) -> bool:
-        """Ask before each part; `leaf`: whose graph is to be built."""
+    def _may_begin(self) -> bool:
+        """Ask before each part: a window closes."""
         refusal = hindrance(self._turn)
-        if refusal is None and leaf is not None:
-            size = builds.size_of(self._turn.connection, builds.index_name(leaf))
-            room = lacks_room(self._turn, size)
-            refusal = {"why": room} if room else None
         if refusal is not None:
-            self.did |= {"waits_for": refusal["why"], "held_by": refusal.get("held_by")}
+            self.did |= {"waits_for": refusal.pop("why"), **refusal}
         return refusal is None
 
     def _vacuumed(self, leaf: str) -> bool:
