@@ -1,6 +1,6 @@
 """What goes to the broker next: a window of it, interactive first, the tenants in turn.
 
-The database holds the backlog; the broker about a message a worker slot: each batch fills the window again
+The database holds the backlog; the broker a message a worker slot, and one: each batch fills the window again
 before its slot is free. A message only wakes a worker up: losing every one of them loses nothing.
 """
 
@@ -22,7 +22,8 @@ from worker.types import QUEUE_OF, Lane, TaskName
 
 log = logging.getLogger(__name__)
 
-MESSAGES_A_SLOT = 1
+# Beyond one a slot: for a slot that was not there when the window was filled, or a message that is lost.
+MESSAGES_AHEAD = 1
 
 TAKEN_BY = {Lane.INTERACTIVE: ("ingest", "interactive"), Lane.BULK: ("ingest",)}
 
@@ -54,7 +55,7 @@ def _form(connection: Connection, lane: Lane, settings: Settings) -> list[UUID]:
     slots = sum(
         operations.live_slots(connection, kind, settings.heartbeat_seconds) for kind in TAKEN_BY[lane]
     )
-    room = MESSAGES_A_SLOT * max(slots, 1) - batches.queued_count(connection, lane)
+    room = max(slots, 1) + MESSAGES_AHEAD - batches.queued_count(connection, lane)
     formed: list[UUID] = []
     while (
         len(formed) < room

@@ -30,6 +30,7 @@ INSERT INTO documents (tenant_id, project_id, filename, source_path, source_key,
 SELECT t.tenant_id, p.project_id, p.name, p.name, sha256(p.name::bytea), 'text', 'english', p.name::bytea,
        'completed', sha256(p.name::bytea), sha256(p.name::bytea), 1, 1, now(), t.metadata
 FROM tenants t JOIN projects p USING (tenant_id);
+INSERT INTO pauses (tenant_id, reason, paused_by) SELECT tenant_id, metadata ->> 'n', 'somebody' FROM tenants;
 INSERT INTO batches (tenant_id, lane, documents) SELECT tenant_id, 'bulk', 1 FROM tenants;
 INSERT INTO evaluation_runs (tenant_id, query, metadata)
 SELECT tenant_id, metadata ->> 'n', metadata FROM tenants;

@@ -7,7 +7,6 @@ import pytest
 from sqlalchemy import Connection, text
 
 from worker import Document, cancel_batch, delete, submit
-from worker.db import operations
 from worker.errors import IngestError, LeaseLostError
 from worker.ingest import ingest_batch
 from worker.resources import Resources
@@ -63,7 +62,6 @@ def test_a_queued_batch_and_its_message_finds_nothing_to_do(
 def test_a_running_batch_is_not_written_and_costs_no_attempt_when_it_goes_back(
     resources: Resources, connection: Connection, drain: Drain, requeue: bool
 ) -> None:
-    operations.beat_heart(connection, "worker", "ingest", 2, 1)  # two slots: both batches are published
     batch_id, neighbour = submitted(connection), submitted(connection, "neighbour")
     with pytest.raises(LeaseLostError):
         ingest_batch(

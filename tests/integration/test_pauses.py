@@ -1,12 +1,12 @@
 """What is paused waits, whatever is under way; everything else goes on; resuming dispatches at once."""
 
-import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, event, text
+from sqlalchemy import Connection, text
 
+from tests.integration.reads import of_documents
 from worker import Document, GivenChunk, GivenDocument, load, pause, paused, resume, submit, wait
 from worker.cli.pause import say_paused
 from worker.db import backlog, pauses
@@ -244,28 +244,9 @@ def test_what_is_paused_is_not_read_to_find_the_rest(resources: Resources, conne
     resume(everything=True)
     connection.execute(text("UPDATE documents SET batch_id = NULL"))
     connection.execute(text("DELETE FROM batches"))
-    statements: list[tuple[str, Any]] = []
-    with resources.engine.connect() as watched:
-        event.listen(watched, "before_cursor_execute", lambda *args: statements.append((args[2], args[3])))
-        assert backlog.form(watched, Lane.BULK, resources.settings)
-        watched.rollback()
-    read = [rows_read(connection, *one) for one in statements if "FROM documents" in one[0]]
+    read = of_documents(connection, lambda watched: backlog.form(watched, Lane.BULK, resources.settings))
     assert len(read) == 3, "the tenants, their documents, and these to lock"
-    assert max(read) <= 20
-
-
-def rows_read(connection: Connection, statement: str, parameters: Any) -> int:
-    found = connection.exec_driver_sql(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", parameters).scalar_one()
-    plans = json.loads(found) if isinstance(found, str) else found
-    return sum(_of_documents(plans[0]["Plan"]))
-
-
-def _of_documents(plan: dict[str, Any]) -> list[int]:
-    mine = []
-    if plan.get("Relation Name") == "documents":
-        per_loop = plan["Actual Rows"] + plan.get("Rows Removed by Filter", 0)
-        mine = [int(per_loop * plan["Actual Loops"])]
-    return mine + [rows for inner in plan.get("Plans", ()) for rows in _of_documents(inner)]
+    assert max(sum(scan.rows for scan in scans) for scans in read) <= 20
 
 
 def test_a_load_waits_while_it_is_paused(connection: Connection, settings: Settings) -> None:

@@ -85,8 +85,6 @@ class Addition:
         if self._broker_trouble and self._receipt.document_ids:
             note(self._recorded())
             raise self._broker_trouble
-        for pause in self._receipt.paused:
-            note(f"waiting: {printable(str(pause))}")
         if self._receipt.document_ids:
             self._settled = settle(self._receipt.document_ids, since=self._begun, timeout_seconds=timeout)
 

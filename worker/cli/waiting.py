@@ -86,15 +86,16 @@ class _Watch:
     def __init__(self, check: Callable[[], None], document_ids: Sequence[UUID]) -> None:
         self._check = check
         self._document_ids = document_ids
-        self._next = time.monotonic() + _PATIENCE
+        self._begun = self._next = time.monotonic()
         self._said: set[str] = set()
 
     def look(self, report: Report, done: int) -> None:
         self._check()
         report(done)
-        if time.monotonic() > self._next:
-            self._next = time.monotonic() + _PATIENCE
-            if live_slots("ingest") == 0:
+        now = time.monotonic()
+        if now >= self._next:
+            self._next = now + _PATIENCE
+            if now > self._begun + _PATIENCE and live_slots("ingest") == 0:
                 self._note(NO_WORKER)
             for pause in _pauses(self._document_ids):
                 self._note(f"waiting: {printable(str(pause))}")
