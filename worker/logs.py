@@ -34,7 +34,8 @@ log = logging.getLogger(__name__)
 Fields = MutableMapping[str, Any]
 
 _OURS = "worker"
-_NOISY = ("httpx", "httpcore", "urllib3", "filelock", "huggingface_hub")
+# The pool is SQLAlchemy's, though the class is ours.
+_NOISY = ("httpx", "httpcore", "urllib3", "filelock", "huggingface_hub", "worker.db.pooling")
 # What a collector takes as one line (Docker cuts at 16 KiB).
 _LONGEST_VALUE, _LONGEST_TRACEBACK, _MOST_CAUSES, _MOST_FRAMES = 1_000, 8_000, 10, 50
 _LOGIN = re.compile(r"://[^\s'\"<>]*@")
@@ -93,9 +94,9 @@ def refused(error: object, code: int) -> bool:
 
 
 def say_safely(message: str, *_: Any) -> None:
-    """Log from within a signal's handler: in one write, past the stream that it may have interrupted."""
+    """Log what Celery says in a signal's handler: in one write, past the stream it may have interrupted."""
     for handler in logging.getLogger().handlers:
-        record = log.makeRecord(log.name, logging.INFO, "", 0, message, (), None)
+        record = log.makeRecord("celery.apps.worker", logging.INFO, "", 0, message, (), None)
         with suppress(OSError):
             os.write(2, f"{handler.format(record)}\n".encode(errors="backslashreplace"))
 

@@ -163,4 +163,4 @@ def test_a_command_logs_what_it_does_where_a_level_is_set(
     assert ingest("add", "b.md", LOG_FORMAT="json").stderr == b""
     migrated = ingest("migrate", DATABASE_URL=new_database(None), LOG_LEVEL="INFO", LOG_FORMAT="json").stderr
     loggers = {record["logger"] for record in map(json.loads, migrated.splitlines())}
-    assert loggers == {"alembic.runtime.migration"}
+    assert "alembic.runtime.migration" in loggers
