@@ -162,12 +162,10 @@ def test_dispatch_by_hand_without_a_broker_is_refused(
 
 
 def test_what_is_not_published_says_why(ingest: Run, file: Path, drain: Drain) -> None:
-    ingest("add", file)
-    ingest("cancel", file)
-    retried = ingest("retry", file, BROKER_URL=NO_BROKER)
-    assert (retried.returncode, retried.stdout) == (Exit.OK, "1 document tried again\n")
-    assert "batch.unpublished batch=" in retried.stderr
-    assert 'reason="Error 111 connecting to 127.0.0.1:1. Connection refused."' in retried.stderr
+    added = ingest("add", file, BROKER_URL=NO_BROKER)
+    assert added.returncode == Exit.OK
+    assert "batch.unpublished batch=" in added.stderr
+    assert 'reason="Error 111 connecting to 127.0.0.1:1. Connection refused."' in added.stderr
     assert drain() == {"completed": 1}
 
 

@@ -114,7 +114,7 @@ def test_what_is_shown_is_read_at_a_glance_and_holds_no_text_and_no_secret(
     until(lambda: stack.counts("shown") == {"completed": 3})
     stack.shell("ingest search 'which ship is secret?' --tenant shown")
     (batch,) = until(lambda: shown(flower.tasks("ingest.batch", "SUCCESS")))
-    assert re.fullmatch(r"\(shown: 3 documents, [0-9a-f-]{36}\)", batch["args"])
+    assert re.fullmatch(r"\(shown: 3 documents, trace [0-9a-f]{32}, [0-9a-f-]{36}\)", batch["args"])
     assert batch["result"] == "3 completed"
     (asked,) = until(lambda: shown(flower.tasks("search.query", "SUCCESS")))
     seen = (asked["args"], asked["kwargs"], asked["result"])
