@@ -25,7 +25,8 @@ from benchmarks.stack import Stack, running_stack
 from worker.producer import Document, search, submit, wait
 from worker.types import Lane
 
-FILES, LINES, WARM_UP, CALM, AT_ONCE = 50_000, 40, 4, 40, 32
+FILES, WARM_UP, CALM, AT_ONCE = 50_000, 4, 40, 32
+LINES = int(os.environ.get("FILE_LINES") or 40)
 EVERY_SECONDS, SMALL_EVERY_SECONDS, SMALL_DOCUMENTS = 0.5, 5.0, 10
 # What `ingest up` runs but Flower, with how many processes each; beat has none.
 KINDS = {"ingest": 2, "interactive": 1, "search": 1, "maintenance": 4, "beat": 0}
