@@ -140,13 +140,21 @@ def _chore_task(name: TaskName, chore: str) -> None:
 
 
 def _chore_did(did: Mapping[str, Any]) -> str:
-    """Say what a chore did: what is zero or empty is left out."""
+    """Say what a chore did: what is zero or empty is left out, what has parts of its own is counted."""
     facts = [
-        f"{name.replace('_', ' ')} {' '.join(map(str, value)) if isinstance(value, list) else value}"
+        f"{name.replace('_', ' ')} {_fact(value)}"
         for name, value in did.items()
         if value and name != "outcome"
     ]
     return ": ".join([did["outcome"], *([", ".join(facts)] if facts else [])])
+
+
+def _fact(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return " ".join(f"{name} {part}" for name, part in value.items())
+    if not isinstance(value, list):
+        return value
+    return len(value) if any(isinstance(part, Mapping) for part in value) else " ".join(map(str, value))
 
 
 for _name in TaskName:

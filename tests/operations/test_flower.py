@@ -119,8 +119,8 @@ def test_what_is_shown_is_read_at_a_glance_and_holds_no_text_and_no_secret(
     (asked,) = until(lambda: shown(flower.tasks("search.query", "SUCCESS")))
     seen = (asked["args"], asked["kwargs"], asked["result"])
     assert seen == ("(shown: hybrid, 10 results)", "not shown", "3 hits, hybrid")
-    chore = until(lambda: flower.tasks("maintain.seal", "SUCCESS"))[0]
-    assert re.fullmatch(r"just done|done(: .*unsealed rows \d+)?", chore["result"])
+    chore = until(lambda: flower.tasks("maintain.dispatch", "SUCCESS"))[0]
+    assert re.fullmatch(r"locked|just done|done(: [a-z ]+ \d+(, [a-z ]+ \d+)*)?", chore["result"])
 
     names = json.loads(flower.ask("/api/workers?refresh=true")[1])
     assert len(names) == 3

@@ -119,27 +119,41 @@ def connections(stack: Stack) -> int:
     return int(stack.ask(ours)[0][0])
 
 
+@contextmanager
+def newer_schema(stack: Stack) -> Iterator[None]:
+    """Have the database say that a newer program has migrated it."""
+    stack.ask("UPDATE alembic_version SET version_num = 'newer'")
+    try:
+        yield
+    finally:
+        stack.ask("UPDATE alembic_version SET version_num = %s", REVISIONS[-1])
+
+
 def test_deploying_without_a_pause(stack: Stack, page: OpenPage) -> None:
     deploying = page("deploying")
     stack.whole(*ALL)
-    stack.ask("UPDATE alembic_version SET version_num = 'newer'")
-    deploying.run("What you see")
-    stack.write(deploying.tenant, 20)
-    until(lambda: stack.counts(deploying.tenant) == {"completed": 20})
-    refused = subprocess.run(
-        ["ingest", "worker", "ingest"], env=stack.environment, capture_output=True, check=False
-    )
+    with newer_schema(stack):
+        deploying.run("What you see")
+        stack.write(deploying.tenant, 20)
+        until(lambda: stack.counts(deploying.tenant) == {"completed": 20})
+        refused = subprocess.run(
+            ["ingest", "worker", "ingest"], env=stack.environment, capture_output=True, check=False
+        )
     assert refused.returncode == Exit.SCHEMA
-    stack.ask("UPDATE alembic_version SET version_num = %s", REVISIONS[-1])
 
     deploying.run("What to do now")
-    stack.write(deploying.tenant, 40, first=20)
-    for old, new in (("ingest", "ingest-new"), ("search", "search-new")):
-        stack.start(new)
-        until(partial(stack.lives, old, 2))
-        assert stack.shell(f"ingest search ship --tenant {deploying.tenant}").count("harbour") > 0
-        stack.stop(old)
-    until(lambda: stack.counts(deploying.tenant) == {"completed": 60})
+    for kind in ("ingest", "search"):
+        stack.start(f"{kind}-new")
+        until(partial(stack.lives, kind, 2))
+        before = sum(stack.counts(deploying.tenant).values())
+        stack.write(deploying.tenant, 60, first=before)
+        stack.stop(kind)
+        assert "harbour" in stack.shell(f"ingest search ship --tenant {deploying.tenant}")
+    until(lambda: stack.counts(deploying.tenant) == {"completed": 140})
+    lost = (
+        "SELECT count(*) FROM batches JOIN tenants USING (tenant_id) WHERE name = %s AND state = 'abandoned'"
+    )
+    assert stack.ask(lost, deploying.tenant) == [(0,)]
     deploying.run("How you know it is over")
 
 
