@@ -121,6 +121,9 @@ def test_a_search_worker_whose_searches_go_to_a_replica_lives_where_it_can_write
     export({"DATABASE_URL": mine.get_secret_value()})
 
 
+KINDS = {"ingest", "interactive", "search", "maintenance", "beat"}
+
+
 def test_the_embedded_stack_has_roles_and_its_processes_use_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -142,7 +145,7 @@ def test_the_embedded_stack_has_roles_and_its_processes_use_them(
 
     try:
         until(lambda: up.poll() is not None or "SEARCH_DATABASE_URL" in left(), 120)
-        until(lambda: up.poll() is not None or kinds() == {"ingest", "search", "maintenance", "beat"}, 120)
+        until(lambda: up.poll() is not None or kinds() == KINDS, 120)
         assert up.poll() is None, log.read_text()
         users = {name: str(url).partition("://")[2].partition("@")[0] for name, url in left().items()}
         assert users["DATABASE_URL"] == "ingest_ingest"

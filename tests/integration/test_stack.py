@@ -303,6 +303,7 @@ def test_the_procfile_runs_our_own_commands() -> None:
     commands = find_procfile().read_text().splitlines()
     assert [line.partition(":")[0] for line in commands] == [
         "ingest",
+        "interactive",
         "search",
         "maintenance",
         "beat",
