@@ -571,7 +571,8 @@ def test_status_has_a_btree_of_all_live_documents(world: World) -> None:
         text("""
             SELECT pg_get_expr(i.indpred, i.indrelid) FROM pg_index i
             JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
-            WHERE i.indexrelid = 'documents_status_idx'::regclass AND a.attname = 'status' AND i.indisvalid""")
+            WHERE i.indexrelid = 'documents_status_idx'::regclass
+              AND a.attname = 'status' AND i.indisvalid""")
     )
     assert found.scalar_one() == "(deleted_at IS NULL)"
 
