@@ -28,7 +28,7 @@ from worker.producer import Document, search, submit, wait
 from worker.types import Lane
 
 FILES, WARM_UP, CALM, AT_ONCE = 50_000, 4, 40, 32
-LINES = int(os.environ.get("FILE_LINES") or 40)
+LINES = 40 * int(os.environ.get("LONGER") or 1)
 EVERY_SECONDS, SMALL_EVERY_SECONDS, SMALL_DOCUMENTS = 0.5, 5.0, 10
 # What `ingest up` runs but Flower, with how many processes each; beat has none.
 KINDS = {"ingest": 2, "interactive": 1, "search": 1, "maintenance": 4, "beat": 0}
