@@ -21,10 +21,12 @@ from statistics import fmean
 import numpy as np
 
 from benchmarks import corpus
+from benchmarks.ours import seal_everything
 from benchmarks.report import Demand, Report, say
 from benchmarks.rounds import SMOKE, Watch
 from benchmarks.stack import Stack, running_stack
 from worker.producer import Document, search, submit, wait
+from worker.resources import resources
 from worker.types import Lane
 
 FILES, WARM_UP, CALM, AT_ONCE = 50_000, 4, 40, 32
@@ -88,6 +90,8 @@ def _load(stack: Stack, tenant: str, *, person: float = 0, small: float = 0) -> 
     """Have a producer of its own load the files, and others beside it, each so many seconds."""
     say("a load, and others beside it" if person else "a load alone")
     command = [sys.executable, "-m", "worker.cli", "add", str(stack.folder / "files"), "--tenant", tenant]
+    seal_everything(resources())  # each begins with an empty open segment, or one would wait for a seal more
+    _until(stack, SEALED)
     over = threading.Event()
     with Watch() as watch, ThreadPoolExecutor(AT_ONCE) as pool:
         persons = pool.submit(_each, person, _person, pool, over)
@@ -98,7 +102,6 @@ def _load(stack: Stack, tenant: str, *, person: float = 0, small: float = 0) -> 
         finally:
             over.set()
         waited = [[future.result() for future in futures.result()] for futures in (persons, smalls)]
-    _until(stack, SEALED)
     return Round(float(stack.ask(TAKEN.format(tenant=tenant))), waited[0], waited[1], watch.others)
 
 
