@@ -109,14 +109,16 @@ def environment() -> dict[str, str]:
 def settings(
     environment: dict[str, str],
     new_database: Callable[[str | None], str],
+    administrate: Callable[[str], None],
     template: str,
     valkey: RunningValkey,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Settings]:
     """Settings of a migrated, empty database and an empty broker; also what `load_settings` gives."""
+    database = new_database(template)
     usual = {
-        "DATABASE_URL": new_database(template),
+        "DATABASE_URL": database,
         "BROKER_URL": valkey.url,
         "ALLOWED_ROOTS": str(tmp_path),
         "DATA_DIR": str(tmp_path / "data"),
@@ -132,6 +134,8 @@ def settings(
     yield load_settings()
     close_resources()
     load_settings.cache_clear()
+    # A thousand of them would take 12 GB of the machine.
+    administrate(f"DROP DATABASE {driver_url(SecretStr(database)).database} WITH (FORCE)")
 
 
 @pytest.fixture

@@ -144,6 +144,8 @@ PATCHES = st.lists(st.sampled_from(PIECES), max_size=6).map("".join)
 @example("", "데이터베이스", "를")
 @example("mail.", "acme.com", "")
 @example("U.", "S. market", "")
+@example("", "U.S.", "A.")
+@example("a", "\u2019a.a", "")
 def test_what_holds_a_phrase_has_its_words(before: str, phrase: str, after: str) -> None:
     text = before + phrase + after
     has = set(terms_of(text))

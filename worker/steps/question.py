@@ -77,11 +77,11 @@ def languages_of(word: Word, languages: Iterable[str]) -> dict[str, set[str]]:
 def phrase_words(phrase: str, languages: Iterable[str]) -> list[Word]:
     """Give the words of a phrase that each chunk with it has.
 
-    What begins or ends it may be a part of something longer: of `worker.db.engine`, `v1.2.3`, a Korean word
-    with its ending; a letter may be one of `U.S.`. So what is left are pieces between separators, and pairs
-    of characters.
+    What begins or ends it may be a part of something longer: of `worker.db.engine`, `v1.2.3`, `U.S.A.`, a
+    Korean word with its ending. So what is left are pieces between separators, and pairs of characters.
     """
-    return [word for word in query_terms(parse(phrase), languages) if _is_piece(word.text)]
+    asked = parse(phrase.replace(".", " "))
+    return [word for word in query_terms(asked, languages) if _is_piece(word.text)]
 
 
 def _is_piece(form: str) -> bool:
