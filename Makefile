@@ -9,8 +9,9 @@ DEV := .venv/.dev
 PEERS := .venv-peers/.installed
 PROMTOOL := $(or $(shell command -v promtool 2>/dev/null),.cache/promtool)
 COVERAGE ?= --cov --cov-report=term
-# A process a core, each with servers of its own.
-PARALLEL ?= --numprocesses=auto --maxprocesses=4 --dist=worksteal
+# Each process has servers of its own; one more than there are cores, as tests wait for servers as much as they work.
+PROCESSES := $(shell expr 1 + $$(getconf _NPROCESSORS_ONLN))
+PARALLEL ?= --numprocesses=$(PROCESSES) --maxprocesses=4 --dist=worksteal
 
 ifdef PG
 export POSTGRES_VERSION := $(PG)

@@ -74,7 +74,7 @@ def age_records(resources: Resources) -> None:
 
 # What somebody did by hand: (what, the statements, the chore that is to notice). A leaf's name is put in.
 DAMAGE: Sequence[tuple[str, Sequence[str], str]] = (
-    ("a vector index dropped", ("DROP INDEX {leaf}_embedding_idx",), "recall"),
+    ("a vector index dropped", ("DROP INDEX {leaf}_embedding_idx",), "seal"),
     ("an index of a table dropped", ("DROP INDEX documents_created_at_idx",), "indexes"),
     ("chunks of documents deleted", ("DELETE FROM {leaf} WHERE chunk_index = 0",), "reconcile"),
 )

@@ -18,6 +18,7 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import Connection, create_engine, pool, text
 
+from tests.forks import Forks
 from worker import broker
 from worker.db.engine import driver_url, single_connection_engine
 from worker.db.migrate import migrate
@@ -189,20 +190,18 @@ def command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "worker.cli", *arguments]
 
 
+@pytest.fixture(scope="session")
+def forks() -> Iterator[Forks]:
+    with Forks() as running:
+        yield running
+
+
 @pytest.fixture
-def ingest(settings: Settings, tmp_path: Path) -> Run:
+def ingest(settings: Settings, tmp_path: Path, forks: Forks) -> Run:
     """Run a command of `ingest` to its end, in the folder of the test."""
 
     def run(*arguments: str | Path, stdin: bytes = b"", **environment: str) -> Any:
-        done = subprocess.run(
-            command(*map(str, arguments)),
-            input=stdin,
-            capture_output=True,
-            cwd=tmp_path,
-            env={**os.environ, **environment},
-            timeout=120,
-            check=False,
-        )
+        done = forks.run([*map(str, arguments)], stdin, tmp_path, {**os.environ, **environment})
         assert b"Traceback" not in done.stderr, done.stderr.decode()
         return done
 
