@@ -4,6 +4,7 @@ import json
 import socket
 from collections.abc import Callable
 from datetime import UTC, datetime
+from threading import Thread
 
 import pytest
 from sqlalchemy import Connection, text
@@ -233,6 +234,27 @@ def test_the_exporter_answers_the_same(ingest: Run, settings: Settings, connecti
     done = ingest("health", "live", "exporter", "--json")
     assert done.returncode == Exit.FINDINGS
     assert "does not answer" in json.loads(done.stdout)["checks"][0]["reason"]
+
+
+def test_a_proxy_is_not_asked_and_who_speaks_another_language_is_named_in_one_line(
+    ingest: Run, settings: Settings
+) -> None:
+    with running():
+        done = ingest("health", "live", "exporter", http_proxy="http://127.0.0.1:1")
+        assert done.returncode == Exit.OK, done.stdout
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        Thread(target=_greet, args=(other,), daemon=True).start()
+        done = ingest("health", "live", "exporter", METRICS_PORT=str(other.getsockname()[1]))
+    assert done.returncode == Exit.FINDINGS, done.stderr
+    assert b"does not answer: SSH" in done.stdout
+
+
+def _greet(listening: socket.socket) -> None:
+    """Answer one caller as a server does that is not asked over HTTP."""
+    caller, _ = listening.accept()
+    with caller:
+        caller.sendall(b"SSH-2.0-some\r\n")
+        caller.recv(4096)
 
 
 def until(condition: Callable[[], bool]) -> None:
