@@ -11,7 +11,7 @@ from sqlalchemy import Connection, text
 from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from tests.conftest import Run
-from tests.integration.exporting import checks, get, running
+from tests.integration.exporting import checks, get, running, scrape
 from worker import broker
 from worker.db import operations
 from worker.errors import Exit
@@ -212,6 +212,22 @@ def test_a_database_without_tables_is_not_ready(
     change(monkeypatch, "DATABASE_URL", new_database(None))
     reasons = {check.name: check.reason for check in health.ready() if not check.ok}
     assert reasons["migrations"] == "the database is not migrated → run `ingest migrate`"
+
+
+def test_a_broker_that_answers_and_takes_nothing_is_not_ready(settings: Settings) -> None:
+    client = broker.connect(settings)
+    limit = client.config_get("maxmemory")["maxmemory"] or 0
+    client.config_set("maxmemory", 1)
+    try:
+        with running() as address:
+            assert scrape(address)["ingest_broker_up"] == {"": 0}
+        reasons = {check.name: check.reason for check in health.ready() if not check.ok}
+    finally:
+        client.config_set("maxmemory", limit)
+    assert "→ raise maxmemory" in reasons["broker"]
+    assert {check.name: check.ok for check in health.ready()}["broker"]
+    until(lambda: not client.keys("*probe*"))
+    client.close()
 
 
 # -- over HTTP -----------------------------------------------------------------------------------------
