@@ -237,6 +237,7 @@ def test_the_exporter_answers_the_same(ingest: Run, settings: Settings, connecti
     with running() as address:
         assert checks(address, "live") == (200, {}), "no other process is here"
         assert checks(address, "ready") == (503, dict.fromkeys(KINDS, "none lives"))
+        assert checks(address, "ready?need=beat&need=search")[1].keys() == {"beat", "search"}
         for kind in KINDS:
             beat(connection, kind, up="1 s")
         send(TaskName.SEARCH_QUERY, Queue.SEARCH, LONG_AGO)
@@ -244,6 +245,8 @@ def test_the_exporter_answers_the_same(ingest: Run, settings: Settings, connecti
         until(lambda: checks(address, "live")[0] == 503)
         assert checks(address, "live")[1] == {"search progress": "searches expire before they are taken"}
         assert get(f"{address}/health")[0] == 404
+        for wrong in ("need=interactiv", "ned=search"):
+            assert get(f"{address}/health/ready?{wrong}")[0] == 400
         # who has no heartbeat is asked over HTTP
         done = ingest("health", "live", "exporter", METRICS_ADDRESS="0.0.0.0")
         assert done.returncode == Exit.OK, done.stdout
