@@ -13,6 +13,14 @@ from worker.errors import BrokerUnavailableError
 from worker.settings import Settings, masked
 from worker.types import Queue
 
+# Of the names that results have: where a server's access list lets us in at all, it has these.
+_PROBE = "celery-task-meta-ingest-probe"
+_HINTS = (
+    ("No space left", "free some space on the disk of the server that BROKER_URL names"),
+    ("maxmemory", "raise maxmemory on the server that BROKER_URL names, or take out of it what is not ours"),
+    ("read only", "name the server in BROKER_URL that takes writes"),
+    ("", "check that the Redis server runs there and that BROKER_URL names it and its password"),
+)
 # Every other policy throws messages away when memory runs out, in silence.
 SAFE_EVICTION = "noeviction"
 
@@ -75,6 +83,14 @@ def _age(message: Any) -> float | None:
     return None
 
 
+def probe(client: "Redis") -> None:
+    """Have the server take something for a moment. Raises RedisError.
+
+    One that is full, or a replica, answers all questions and takes no message.
+    """
+    client.set(_PROBE, "", px=1)
+
+
 def eviction_policy(client: "Redis") -> str:
     """Give what the server does when its memory is full; "unknown" where it does not say."""
     try:
@@ -84,19 +100,15 @@ def eviction_policy(client: "Redis") -> str:
 
 
 def require_broker(settings: Settings) -> None:
-    """Refuse a broker that is away or may lose messages. Raises BrokerUnavailableError."""
+    """Refuse a broker that is away, takes no message or may lose some. Raises BrokerUnavailableError."""
     where = masked(settings.broker_url)
     try:
         client = connect(settings)
-        client.ping()
+        probe(client)
     except (RedisError, OSError, ValueError) as error:
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise BrokerUnavailableError(
-            f"the broker at {where} is not usable: {said}",
-            "free some space on the disk of the server that BROKER_URL names"
-            if "No space left" in said
-            else "check that the Redis server runs there and that BROKER_URL names it and its password",
-        ) from None
+        hint = next(mend for sign, mend in _HINTS if sign in said)
+        raise BrokerUnavailableError(f"the broker at {where} is not usable: {said}", hint) from None
     policy = eviction_policy(client)
     client.close()
     if policy not in {SAFE_EVICTION, "unknown"}:

@@ -14,8 +14,14 @@ class EndpointSettings(BaseSettings):
     metrics_port: Annotated[int, Field(ge=1, le=65_535)] = 9808
     flower_port: Annotated[int, Field(ge=1, le=65_535)] = 5555
     flower_address: str = "127.0.0.1"
+    flower_url_prefix: str = ""
     flower_basic_auth: SecretStr | None = None
     flower_read_only: bool = False
+
+    @field_validator("flower_url_prefix")
+    @classmethod
+    def _prefix(cls, value: str) -> str:
+        return value.strip("/")
 
     @field_validator("flower_basic_auth")
     @classmethod

@@ -7,7 +7,7 @@ Labels are words of ours, never a tenant, a document or a path.
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.context_managers import Timer
 
-from worker.types import SETTLED
+from worker.types import SETTLED, Status
 
 # A registry of our own: a program that imports us may have metrics of its own.
 PROCESS_METRICS = CollectorRegistry()
@@ -66,12 +66,13 @@ pool_timeouts = _counter(
     "ingest_database_pool_timeouts_total", "Waits for a connection that were given up.", "pool"
 )
 
+_ENDS = sorted(SETTLED - {Status.CANCELLED})  # who cancels is no worker
 _OUTCOMES = {
-    documents: sorted(SETTLED),
-    document_bytes: sorted(SETTLED),
+    documents: _ENDS,
+    document_bytes: _ENDS,
     chunks: ("computed", "reused", "none"),
     batches: ("done", "lease_lost", "not_ours"),
-    retries: ("source_unavailable", "time_limit"),
+    retries: ("source_unavailable", "time_limit", "worker_disk"),
     searches: ("answered", "late", "refused", "outage"),
     search_stages_dropped: ("embed", "words", "keyword", "vector", "record"),
 }

@@ -4,11 +4,13 @@ Once a connection has broken, kombu 5.7 closes its channel. An acknowledgement t
 the putting back of what was not acknowledged, then ask the closed channel for its server's address:
 an AttributeError, "Unrecoverable error", and the worker is gone. Said as a connection error, both are
 logged and left: the batch is in the database, and its message, delivered again, finds it done.
-So does a server that takes no writes for a while, as its disk is full or it became a replica: to wait for a
-message is a write.
+So does a server that takes no writes for a while, as its disk or its memory is full or it became a
+replica: to wait for a message is a write, and so is some of what a worker does as it connects.
 """
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from celery import current_app
@@ -16,10 +18,12 @@ from kombu.exceptions import DecodeError
 from kombu.transport import TRANSPORT_ALIASES, redis
 from kombu.transport.virtual import Message
 from redis.exceptions import ConnectionError as BrokerConnectionError
-from redis.exceptions import ReadOnlyError, ResponseError
+from redis.exceptions import OutOfMemoryError, ReadOnlyError, ResponseError
 
 # Metadata of documents may be 50 deep; a message holds a few levels beside.
 DEEPEST = 100
+# What a server says that lets us connect and takes no writes: its memory is full, or it became a replica.
+TAKES_NO_WRITES = (OutOfMemoryError, ReadOnlyError)
 _PAUSE_SECONDS = 1
 REFUSAL = {"error": f"the request is nested over {DEEPEST} deep", "hint": "a filter needs few levels"}
 
@@ -56,6 +60,18 @@ def _depth(value: Any) -> int:
     return depth
 
 
+@contextmanager
+def _refusals_as_losses() -> Iterator[None]:
+    """Say of a server that takes no writes that its connection is lost, after a pause."""
+    try:
+        yield
+    except ResponseError as error:
+        if not (isinstance(error, TAKES_NO_WRITES) or str(error).startswith("MISCONF")):
+            raise
+        time.sleep(_PAUSE_SECONDS)  # it lets us connect: without it we should be back at once
+        raise BrokerConnectionError(f"the broker takes no writes: {error}") from None
+
+
 class Channel(redis.Channel):
     """A channel that knows when it is closed."""
 
@@ -67,19 +83,21 @@ class Channel(redis.Channel):
         return super()._connparams(asynchronous)  # type: ignore[no-untyped-call] # kombu's
 
     def _brpop_read(self, **options: Any) -> Any:
-        try:
+        with _refusals_as_losses():
             return super()._brpop_read(**options)  # type: ignore[no-untyped-call] # kombu's
-        except ResponseError as error:
-            if not (isinstance(error, ReadOnlyError) or str(error).startswith("MISCONF")):
-                raise
-            time.sleep(_PAUSE_SECONDS)  # it lets us connect: without it we should be back at once
-            raise BrokerConnectionError(f"the broker takes no writes: {error}") from None
 
 
 class Transport(redis.Transport):
     """The transport of redis:// and rediss:// URLs, with that channel."""
 
     Channel = Channel
+    # whatever else a worker writes as it connects: the memory may have filled up a moment ago
+    connection_errors = (*redis.Transport.connection_errors, *TAKES_NO_WRITES)
+
+    def register_with_event_loop(self, connection: Any, loop: Any) -> None:
+        """Begin to read; the first write of a connection is here."""
+        with _refusals_as_losses():
+            super().register_with_event_loop(connection, loop)  # type: ignore[no-untyped-call] # kombu's
 
 
 def install() -> None:

@@ -4,13 +4,14 @@ import json
 import socket
 from collections.abc import Callable
 from datetime import UTC, datetime
+from threading import Thread
 
 import pytest
 from sqlalchemy import Connection, text
 from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from tests.conftest import Run
-from tests.integration.exporting import checks, get, running
+from tests.integration.exporting import checks, get, running, scrape
 from worker import broker
 from worker.db import operations
 from worker.errors import Exit
@@ -213,6 +214,22 @@ def test_a_database_without_tables_is_not_ready(
     assert reasons["migrations"] == "the database is not migrated → run `ingest migrate`"
 
 
+def test_a_broker_that_answers_and_takes_nothing_is_not_ready(settings: Settings) -> None:
+    client = broker.connect(settings)
+    limit = client.config_get("maxmemory")["maxmemory"] or 0
+    client.config_set("maxmemory", 1)
+    try:
+        with running() as address:
+            assert scrape(address)["ingest_broker_up"] == {"": 0}
+        reasons = {check.name: check.reason for check in health.ready() if not check.ok}
+    finally:
+        client.config_set("maxmemory", limit)
+    assert "→ raise maxmemory" in reasons["broker"]
+    assert {check.name: check.ok for check in health.ready()}["broker"]
+    until(lambda: not client.keys("*probe*"))
+    client.close()
+
+
 # -- over HTTP -----------------------------------------------------------------------------------------
 
 
@@ -220,6 +237,7 @@ def test_the_exporter_answers_the_same(ingest: Run, settings: Settings, connecti
     with running() as address:
         assert checks(address, "live") == (200, {}), "no other process is here"
         assert checks(address, "ready") == (503, dict.fromkeys(KINDS, "none lives"))
+        assert checks(address, "ready?need=beat&need=search")[1].keys() == {"beat", "search"}
         for kind in KINDS:
             beat(connection, kind, up="1 s")
         send(TaskName.SEARCH_QUERY, Queue.SEARCH, LONG_AGO)
@@ -227,12 +245,35 @@ def test_the_exporter_answers_the_same(ingest: Run, settings: Settings, connecti
         until(lambda: checks(address, "live")[0] == 503)
         assert checks(address, "live")[1] == {"search progress": "searches expire before they are taken"}
         assert get(f"{address}/health")[0] == 404
+        for wrong in ("need=interactiv", "ned=search"):
+            assert get(f"{address}/health/ready?{wrong}")[0] == 400
         # who has no heartbeat is asked over HTTP
         done = ingest("health", "live", "exporter", METRICS_ADDRESS="0.0.0.0")
         assert done.returncode == Exit.OK, done.stdout
     done = ingest("health", "live", "exporter", "--json")
     assert done.returncode == Exit.FINDINGS
     assert "does not answer" in json.loads(done.stdout)["checks"][0]["reason"]
+
+
+def test_a_proxy_is_not_asked_and_who_speaks_another_language_is_named_in_one_line(
+    ingest: Run, settings: Settings
+) -> None:
+    with running():
+        done = ingest("health", "live", "exporter", http_proxy="http://127.0.0.1:1")
+        assert done.returncode == Exit.OK, done.stdout
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        Thread(target=_greet, args=(other,), daemon=True).start()
+        done = ingest("health", "live", "exporter", METRICS_PORT=str(other.getsockname()[1]))
+    assert done.returncode == Exit.FINDINGS, done.stderr
+    assert b"does not answer: SSH" in done.stdout
+
+
+def _greet(listening: socket.socket) -> None:
+    """Answer one caller as a server does that is not asked over HTTP."""
+    caller, _ = listening.accept()
+    with caller:
+        caller.sendall(b"SSH-2.0-some\r\n")
+        caller.recv(4096)
 
 
 def until(condition: Callable[[], bool]) -> None:

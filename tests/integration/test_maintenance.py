@@ -24,6 +24,7 @@ from worker.db.operations import lock_chore
 from worker.dispatch import dispatch, republish
 from worker.maintenance.run import CHORES, run_chore
 from worker.maintenance.turn import Turn
+from worker.metrics import PROCESS_METRICS
 from worker.resources import Resources
 from worker.settings import child_environment
 from worker.types import Lane, Queue, TaskName
@@ -338,6 +339,7 @@ def test_the_documents_of_a_dead_worker_go_again_each_alone(
 
 def test_a_document_that_kills_its_workers_is_given_up(resources: Resources, connection: Connection) -> None:
     (document_id,) = submit_texts("poison")
+    before = counted_lost()
     for attempt in (1, 2):
         dispatch(resources)
         claim(resources, connection)
@@ -349,7 +351,13 @@ def test_a_document_that_kills_its_workers_is_given_up(resources: Resources, con
     assert (row.status, row.attempts, row.error_code) == ("failed", 2, "worker_lost")
     assert row.error_message.startswith("its worker process died 2 times while it was processed")
     assert "ingest retry" in row.error_message
+    assert counted_lost() == before + 1
     assert dispatch(resources) == 0
+
+
+def counted_lost() -> float:
+    labels = {"outcome": "failed", "code": "worker_lost"}
+    return PROCESS_METRICS.get_sample_value("ingest_document_errors_total", labels) or 0
 
 
 def test_an_edit_during_the_processing_keeps_its_attempts(

@@ -98,6 +98,20 @@ def test_every_page_but_one_asks_for_the_login_and_reading_changes_nothing(
     assert answers == dict.fromkeys(controls, (403, "Read only mode is enabled"))
 
 
+def test_flower_below_a_prefix_is_found_where_it_is(stack: Stack) -> None:
+    stack.whole()
+    stack.start("flower", FLOWER_URL_PREFIX="/flower/")
+    address = f"http://127.0.0.1:{stack.environment['FLOWER_PORT']}"
+    asked = "ingest health live flower"
+    until(
+        lambda: (
+            stack.shell(asked, FLOWER_URL_PREFIX="/flower/")
+            == f"ok  flower  {address}/flower/healthcheck answers\n"
+        )
+    )
+    assert "Not Found" in stack.shell(asked)
+
+
 def test_flower_without_a_login_does_not_start(stack: Stack) -> None:
     environment = {**stack.environment, "FLOWER_BASIC_AUTH": ""}
     done = subprocess.run(["ingest", "flower"], env=environment, capture_output=True, text=True, check=False)

@@ -113,6 +113,7 @@ def test_flower_gets_its_password_by_the_environment() -> None:
         "FLOWER_PORT": "5556",
         "FLOWER_BASIC_AUTH": "user:secret",
         "FLOWER_READ_ONLY": "true",
+        "FLOWER_URL_PREFIX": "",
         "FLOWER_UNAUTHENTICATED_API": "false",
     }
 

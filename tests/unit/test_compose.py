@@ -134,6 +134,8 @@ def test_a_process_connects_as_its_own_role_and_is_given_no_other_password(name:
         assert passwords == dict.fromkeys(PASSWORDS, "")
         given = "".join(map(str, environment.values()))
         assert set(re.findall(r"\w+_PASSWORD", given)) == {"REDIS_PASSWORD", f"{_role(name)}_ROLE_PASSWORD"}
+        # one of .env, meant for commands of the machine, would lead the health checks astray
+        assert environment["MONITOR_DATABASE_URL"] in {"", environment["DATABASE_URL"]}
     if name == "search":
         assert environment["SEARCH_DATABASE_URL"] == environment["DATABASE_URL"]
     if name == "exporter":

@@ -58,6 +58,7 @@ def flower_environment(settings: "Settings") -> dict[str, str]:
     return {
         "FLOWER_ADDRESS": settings.flower_address,
         "FLOWER_PORT": str(settings.flower_port),
+        "FLOWER_URL_PREFIX": settings.flower_url_prefix,
         "FLOWER_BASIC_AUTH": settings.flower_basic_auth.get_secret_value(),
         "FLOWER_READ_ONLY": str(settings.flower_read_only).lower(),
         "FLOWER_UNAUTHENTICATED_API": "false",

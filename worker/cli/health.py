@@ -84,22 +84,23 @@ def _show(checks: "list[Check]", *, as_json: bool) -> None:
 
 
 def _served(process: Served) -> "Check":
-    """Ask a process of this host over HTTP whether it answers."""
-    from urllib.error import URLError
-    from urllib.request import urlopen
+    """Ask a process of this host over HTTP whether it answers; a proxy of the environment's is passed by."""
+    from http.client import HTTPException
+    from urllib.request import ProxyHandler, build_opener
 
     from worker.monitoring.health import Check
     from worker.settings import load_settings
 
     settings = load_settings()
+    healthcheck = f"{settings.flower_url_prefix}/healthcheck".strip("/")
     address, port, path = {
-        Served.FLOWER: (settings.flower_address, settings.flower_port, "healthcheck"),
+        Served.FLOWER: (settings.flower_address, settings.flower_port, healthcheck),
         Served.EXPORTER: (settings.metrics_address, settings.metrics_port, ""),
     }[process]
     url = f"http://{_reachable(address)}:{port}/{path}"
     try:
-        urlopen(url, timeout=_HTTP_SECONDS).close()
-    except (URLError, OSError) as error:
+        build_opener(ProxyHandler({})).open(url, timeout=_HTTP_SECONDS).close()
+    except (OSError, HTTPException) as error:
         return Check(process.value, False, f"{url} does not answer: {getattr(error, 'reason', error)}")
     return Check(process.value, True, f"{url} answers")
 

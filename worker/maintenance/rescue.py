@@ -7,8 +7,9 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Row
 
+from worker.counting import count_outcomes
 from worker.db import batches
-from worker.db.documents import move
+from worker.db.documents import Settled, move
 from worker.db.duplicates import release_duplicates
 from worker.db.engine import transaction
 from worker.maintenance.turn import Turn
@@ -17,6 +18,7 @@ from worker.types import Status
 log = logging.getLogger(__name__)
 
 MOST_BATCHES = 100
+WORKER_LOST = "worker_lost"
 
 # A document is stranded when its batch is over. (Asked so that only documents in a batch are read.)
 _STRANDED = (
@@ -44,6 +46,7 @@ def run(turn: Turn) -> dict[str, Any]:
         freed = batches.free_pending(transacted)
         release_duplicates(transacted, [document.document_id for document in failed])
     _log(abandoned, retried, failed)
+    count_outcomes([Settled(row.document_id, Status.FAILED, error_code=WORKER_LOST) for row in failed])
     return {
         "leases_expired": len(abandoned),
         "documents_retried": len(retried),
@@ -67,7 +70,7 @@ def _log(abandoned: Sequence[UUID], retried: Sequence[Row[Any]], failed: Sequenc
                 "document": row.document_id,
                 "trace": row.trace,
                 "status": Status.FAILED.value,
-                "error_code": "worker_lost",
+                "error_code": WORKER_LOST,
                 "attempt": row.attempts,
             },
         )
@@ -78,8 +81,9 @@ def _give_up(connection: Connection, max_attempts: int) -> Sequence[Row[Any]]:
         connection,
         Status.FAILED,
         where=f"{_STRANDED} AND {_USED_UP}",
-        change="error_code = 'worker_lost', error_message = 'its worker process died ' || d.attempts ||"
+        change="error_code = :worker_lost, error_message = 'its worker process died ' || d.attempts ||"
         " ' times while it was processed; mend the cause, then run `ingest retry`'",
         returning="d.trace, d.attempts",
         max_attempts=max_attempts,
+        worker_lost=WORKER_LOST,
     )

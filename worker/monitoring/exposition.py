@@ -54,7 +54,7 @@ class StateCollector(Collector):
         state = self._state.get(limit - time.monotonic())
         lengths = self._queues.get(max(limit - time.monotonic(), 0))
         yield families.gauge("ingest_database_up", "Whether the database answers.", state is not None)
-        yield families.gauge("ingest_broker_up", "Whether the broker answers.", lengths is not None)
+        yield families.gauge("ingest_broker_up", "Whether the broker takes messages.", lengths is not None)
         if state is not None:
             yield from families.of_state(state, self._settings, self._chores)
             # while many are counted anew, the last count stands
@@ -85,6 +85,7 @@ class StateCollector(Collector):
             return monitoring.counts(connection)
 
     def _lengths(self) -> dict[Queue, int]:
+        broker.probe(self._client)
         return broker.queue_lengths(self._client)
 
 

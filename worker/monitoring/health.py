@@ -87,7 +87,7 @@ def _broker(settings: Settings) -> Check:
         broker.require_broker(settings)
     except IngestError as error:
         return Check("broker", False, str(error))
-    return Check("broker", True, "answers, and keeps what it is given")
+    return Check("broker", True, "takes messages, and keeps them")
 
 
 def _is_fresh(heart: Any, settings: Settings) -> bool:

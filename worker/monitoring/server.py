@@ -4,7 +4,9 @@ import json
 import socket
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
+from functools import partial
 from typing import Any
+from urllib.parse import parse_qs
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
@@ -14,7 +16,7 @@ from worker import metricfiles
 from worker.errors import StackError
 from worker.monitoring import health
 from worker.monitoring.exposition import COUNT_LOAD, KEEP_SECONDS, ProcessCollector, StateCollector
-from worker.monitoring.health import Check
+from worker.monitoring.health import KINDS, Check
 from worker.monitoring.sampler import Sampler
 from worker.settings import Settings
 
@@ -36,10 +38,8 @@ class Application:
         self.state = StateCollector(settings, keep, count_load)
         registry.register(self.state)
         self._metrics = make_wsgi_app(registry)
-        self._health = {
-            "/health/live": Sampler("live", _live, HEALTH_KEEP_SECONDS),
-            "/health/ready": Sampler("ready", health.ready, HEALTH_KEEP_SECONDS),
-        }
+        self._live = Sampler("live", _live, HEALTH_KEEP_SECONDS)
+        self._ready: dict[tuple[str, ...], Sampler[list[Check]]] = {}
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request."""
@@ -49,11 +49,22 @@ class Application:
             return page
         if environ["REQUEST_METHOD"] not in {"GET", "HEAD"}:
             return _text(start_response, "405 Method Not Allowed", "only GET\n")
-        if path in self._health:
-            return _as_json(start_response, self._health[path].get(HEALTH_PATIENCE_SECONDS))
+        if path == "/health/live":
+            return _as_json(start_response, self._live.get(HEALTH_PATIENCE_SECONDS))
+        if path == "/health/ready":
+            return self._readiness(parse_qs(environ.get("QUERY_STRING", "")), start_response)
         if path == "/":
             return _text(start_response, "200 OK", _SERVED)
         return _text(start_response, "404 Not Found", _SERVED)
+
+    def _readiness(self, query: dict[str, list[str]], start_response: StartResponse) -> Iterable[bytes]:
+        """Answer for the kinds of processes that `need` names; for all without."""
+        asked = set(query.get("need", KINDS))
+        if query.keys() - {"need"} or asked - set(KINDS):
+            return _text(start_response, "400 Bad Request", f"need=KIND, one of {', '.join(KINDS)}\n")
+        needed = tuple(kind for kind in KINDS if kind in asked)
+        fresh = Sampler("ready", partial(health.ready, needed), HEALTH_KEEP_SECONDS)
+        return _as_json(start_response, self._ready.setdefault(needed, fresh).get(HEALTH_PATIENCE_SECONDS))
 
 
 def _live() -> list[Check]:
