@@ -10,6 +10,7 @@ from uuid import UUID
 import psutil
 from sqlalchemy import Connection
 
+from worker import outcomes
 from worker.db import batches, pauses
 from worker.db.pauses import Pause, Target
 from worker.db.tenants import known_scope
@@ -93,8 +94,10 @@ def cancel_batch(batch_id: UUID | str, *, requeue: bool = False) -> int:
     found = resources().transact(partial(batches.cancel, batch_id=known, requeue=requeue))
     if found is None:
         raise IngestError(f"there is no batch {known}", "Flower, and the ingest worker's log, name batches")
+    count, cancelled = found
+    outcomes.say_cancelled(cancelled)
     fill_window(resources())
-    return found
+    return count
 
 
 def _known_batch(batch_id: UUID | str) -> UUID:

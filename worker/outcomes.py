@@ -4,12 +4,24 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Row
 
 from worker.db.documents import Claimed, Settled
 from worker.errors import TransientError
 from worker.types import Status
 
 log = logging.getLogger(__name__)
+
+
+def say_cancelled(documents: Sequence[Row[Any]]) -> None:
+    """Log a line for each of these (document_id, trace), once that is committed."""
+    for row in documents:
+        log.info(
+            "document.settled",
+            extra={"document": row.document_id, "trace": row.trace, "status": Status.CANCELLED.value},
+        )
 
 
 class Outcomes:

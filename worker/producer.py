@@ -9,18 +9,18 @@ loses none.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from sqlalchemy import Connection
 
-from worker import sources
+from worker import outcomes, sources
 from worker.answers import read_answer
 from worker.broker import require_broker
 from worker.db import changes, deletions, overview, submissions
@@ -44,6 +44,8 @@ __all__ = [
     "Pause", "Receipt", "Run", "below", "cancel", "cancel_batch", "delete", "find", "load", "pause", "paused",
     "rate", "restore", "resume", "retry", "runs", "search", "set_language", "status", "submit", "wait",
 ]  # fmt: skip
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +157,11 @@ def cancel(
     documents: Sequence[str | UUID] | None = None, *, tenant: str = DEFAULT_TENANT, project: str | None = None
 ) -> int:
     """Cancel what is not settled yet: the named documents, or all of the project; gives how many."""
-    return _on_documents(changes.cancel, documents, tenant, project)
+    count = 0
+    for cancelled in _on_documents(changes.cancel, documents, tenant, project):
+        outcomes.say_cancelled(cancelled)
+        count += len(cancelled)
+    return count
 
 
 def retry(
@@ -166,7 +172,8 @@ def retry(
     error_code: str | None = None,
 ) -> int:
     """Try failed and cancelled documents again, the named ones or all of the project; gives how many."""
-    count = _on_documents(partial(changes.retry, error_code=error_code), documents, tenant, project)
+    retried = _on_documents(partial(changes.retry, error_code=error_code), documents, tenant, project)
+    count = sum(map(len, retried))
     fill_window(resources())
     return count
 
@@ -178,7 +185,7 @@ def delete(
     count = 0
     names = iter(_each(documents))
     while part := list(islice(names, 1000)):
-        count += _on_documents(deletions.delete, part, tenant, project)
+        count += sum(map(len, _on_documents(deletions.delete, part, tenant, project)))
     fill_window(resources())
     return count
 
@@ -274,22 +281,22 @@ def _asked(query: Query) -> dict[str, Any]:
 
 
 def _on_documents(
-    change: Callable[[Connection, Scope, Sequence[UUID] | None], int],
+    change: Callable[[Connection, Scope, Sequence[UUID] | None], Sequence[T]],
     documents: Sequence[str | UUID] | None,
     tenant: str,
     project: str | None,
-) -> int:
-    def run(connection: Connection) -> int:
+) -> Iterator[Sequence[T]]:
+    """Yield what was changed, slice by slice, each committed."""
+
+    def run(connection: Connection) -> Sequence[T]:
         scope = known_scope(connection, tenant, project)
         if documents is None:  # what others have in their projects is never swept along
             return change(connection, replace(scope, whole_tenant=False), None)
         return change(connection, scope, _identify(connection, scope, documents))
 
-    total = count = resources().transact(run)
-    while documents is None and count == changes.SLICE:
-        count = resources().transact(run)
-        total += count
-    return total
+    yield (changed := resources().transact(run))
+    while documents is None and len(changed) == changes.SLICE:
+        yield (changed := resources().transact(run))
 
 
 def _identify(

@@ -188,6 +188,16 @@ def test_it_is_ready_once_each_kind_of_process_lives(
     assert ingest("health", "ready", "--need", "ingest", "--need", "beat").returncode == Exit.OK
 
 
+def test_a_database_that_is_away_is_no_reason_to_restart_anything(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change(monkeypatch, "DATABASE_URL", "postgresql://u:hush@127.0.0.1:1/x")
+    [check] = health.live("here")
+    assert check.ok
+    assert check.reason.startswith("nothing is known while it is away: PostgreSQL at")
+    assert "hush" not in check.reason
+
+
 @pytest.mark.parametrize(
     ("setting", "value", "check"),
     [

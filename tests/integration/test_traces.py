@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import Connection, text
 
 from tests.conftest import Run
-from worker import Document, GivenChunk, GivenDocument, load, status, submit
+from worker import Document, GivenChunk, GivenDocument, cancel, cancel_batch, load, status, submit
 from worker.db import batches
 from worker.dispatch import dispatch
 from worker.errors import IngestError
@@ -101,6 +101,24 @@ def test_every_record_on_the_way_names_the_trace(
     found = connection.execute(text("SELECT settled, chunks, size_bytes, claimed_at FROM batches")).one()
     assert tuple(found[:3]) == (1, 1, len("Ships sail."))
     assert found.claimed_at is not None
+
+
+def test_what_is_cancelled_has_a_line_too(
+    resources: Resources, connection: Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "worker")
+    first = submit([note("a", trace="named")])
+    dispatch(resources)
+    submit([note("b", trace="of all")])
+    for batch_id in batch_ids(connection):
+        assert cancel_batch(batch_id) == 1
+    assert cancel() == 1
+    assert cancel(first.document_ids) == 0
+    said = [record.__dict__ for record in caplog.records if record.msg == "document.settled"]
+    assert [(record["trace"], record["status"]) for record in said] == [
+        ("named", "cancelled"),
+        ("of all", "cancelled"),
+    ]
 
 
 def test_rescue_names_the_trace_of_what_it_takes_back_and_gives_up(

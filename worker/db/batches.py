@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Row, text
 
 from worker.db.documents import move
 from worker.db.duplicates import release_duplicates
@@ -181,17 +181,18 @@ def hand_back(connection: Connection, batch_id: UUID) -> int:
     return len(moved)
 
 
-def cancel(connection: Connection, batch_id: UUID, *, requeue: bool) -> int | None:
-    """Take a batch from the queue, or from its worker; gives how many documents it had, None of no batch.
+def cancel(connection: Connection, batch_id: UUID, *, requeue: bool) -> tuple[int, Sequence[Row[Any]]] | None:
+    """Take a batch from the queue, or from its worker; None where there is no such batch.
 
-    They are cancelled, or return to the backlog. Its worker finds that the lease is gone, and writes
-    nothing. A batch that has ended stays as it is, and has none.
+    Gives how many documents it had, and (document_id, trace) of those that are cancelled: all, or none where
+    they return to the backlog. Its worker finds that the lease is gone, and writes nothing. A batch that has
+    ended stays as it is, and has none.
     """
     state = connection.execute(
         text("SELECT state FROM batches WHERE batch_id = :batch_id FOR UPDATE"), {"batch_id": batch_id}
     ).scalar_one_or_none()
     if state not in ("queued", "running"):
-        return None if state is None else 0
+        return None if state is None else (0, ())
     connection.execute(
         text("""
             UPDATE batches SET state = 'cancelled', lease_token = NULL, lease_expires_at = NULL,
@@ -199,20 +200,22 @@ def cancel(connection: Connection, batch_id: UUID, *, requeue: bool) -> int | No
             WHERE batch_id = :batch_id"""),
         {"batch_id": batch_id},
     )
-    cancelled = 0 if requeue else _cancel_documents(connection, batch_id)
+    cancelled = () if requeue else _cancel_documents(connection, batch_id)
     handed_back = hand_back(connection, batch_id) + free_pending(connection, batch_id)
-    return handed_back if requeue else cancelled  # a deleted one goes back: it may be restored
+    # a deleted one goes back: it may be restored
+    return handed_back if requeue else len(cancelled), cancelled
 
 
-def _cancel_documents(connection: Connection, batch_id: UUID) -> int:
+def _cancel_documents(connection: Connection, batch_id: UUID) -> Sequence[Row[Any]]:
     moved = move(
         connection,
         Status.CANCELLED,
         where="d.batch_id = :batch_id AND d.deleted_at IS NULL",
+        returning="d.trace",
         batch_id=batch_id,
     )
     release_duplicates(connection, [row.document_id for row in moved])
-    return len(moved)
+    return moved
 
 
 def count_expired(connection: Connection) -> int:

@@ -14,8 +14,8 @@ from worker.db.submissions import Scope
 from worker.types import Status
 
 
-def delete(connection: Connection, scope: Scope, document_ids: Sequence[UUID] | None) -> int:
-    """Soft-delete documents: at once gone from every search, restorable; gives how many."""
+def delete(connection: Connection, scope: Scope, document_ids: Sequence[UUID] | None) -> Sequence[UUID]:
+    """Soft-delete documents: at once gone from every search, restorable; gives their ids."""
     deleted = connection.execute(
         text(f"""
             WITH chosen AS (
@@ -31,7 +31,7 @@ def delete(connection: Connection, scope: Scope, document_ids: Sequence[UUID] | 
     gone = list(deleted)
     chunks.trash(connection, gone)
     release_duplicates(connection, gone)
-    return len(gone)
+    return gone
 
 
 def restore(connection: Connection, scope: Scope, document_id: UUID) -> bool:
