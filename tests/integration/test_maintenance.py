@@ -127,6 +127,23 @@ def test_what_a_second_beat_sends_is_left_out(resources: Resources, connection: 
     assert run_chore(resources, "vacuum", scheduled=True)["outcome"] == "done"
 
 
+def test_what_was_done_before_the_clock_was_set_back_keeps_nothing_from_being_done(
+    resources: Resources, connection: Connection
+) -> None:
+    run_chore(resources, "vacuum")
+    tell(connection, "UPDATE maintenance_runs SET started_at = started_at + interval '1 day'")
+    assert run_chore(resources, "vacuum", scheduled=True)["outcome"] == "done"
+
+
+def test_each_run_of_a_crontab_with_gaps_is_done(resources: Resources, connection: Connection) -> None:
+    hour = value(connection, "SELECT now() AT TIME ZONE 'UTC'").hour
+    timing = f"0 {hour},{(hour + 1) % 24} * * *"  # after the next one comes tomorrow's
+    mine = Resources(resources.settings.model_copy(update={"vacuum_schedule": timing}))
+    run_chore(mine, "vacuum")
+    tell(connection, "UPDATE maintenance_runs SET started_at = started_at - interval '1 hour'")
+    assert run_chore(mine, "vacuum", scheduled=True)["outcome"] == "done"
+
+
 def test_what_failed_is_done_again_at_once(resources: Resources, connection: Connection) -> None:
     run_chore(resources, "purge")
     tell(connection, "UPDATE maintenance_runs SET outcome = 'failed', error_message = 'why'")

@@ -80,11 +80,15 @@ def last_details(connection: Connection, chore: str) -> dict[str, Any]:
 
 
 def ran_since(connection: Connection, chore: str, since: datetime) -> bool:
-    """Tell whether a chore has begun and ended well after `since`."""
+    """Tell whether a chore has begun and ended well after `since`.
+
+    One that began later than now did so before the clock was set back: it says nothing.
+    """
     found = connection.execute(
         text("""
             SELECT EXISTS (SELECT 1 FROM maintenance_runs
-                           WHERE chore = :chore AND outcome = 'done' AND started_at > :since)"""),
+                           WHERE chore = :chore AND outcome = 'done'
+                             AND started_at > :since AND started_at <= clock_timestamp())"""),
         {"chore": chore, "since": since},
     )
     return bool(found.scalar_one())

@@ -33,7 +33,7 @@ from worker.maintenance import (
 )
 from worker.maintenance.turn import Chore, Turn
 from worker.resources import Resources
-from worker.scheduling import OFF, period
+from worker.scheduling import OFF, gaps
 from worker.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -117,12 +117,12 @@ def _recorded(connection: Connection, name: str, work: Callable[[], dict[str, An
 
 
 def _just_done(connection: Connection, name: str, settings: Settings) -> bool:
-    """Tell whether a run began within half the time between two: then it is a second beat's message."""
+    """Tell whether a run began within half the shortest gap: then it is a second beat's message."""
     timing = settings.timing(name)
     if timing == OFF:  # sent before it was turned off
         return False
     now = clock(connection)
-    return operations.ran_since(connection, name, now - timedelta(seconds=period(timing, now) / 2))
+    return operations.ran_since(connection, name, now - timedelta(seconds=gaps(timing).shortest / 2))
 
 
 def _attended(
