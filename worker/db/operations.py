@@ -2,12 +2,14 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Row, text
+
+from worker.types import TaskName
 
 # A heartbeat older than this many of its intervals is a dead worker's.
 STALE_AFTER = 4
@@ -66,6 +68,24 @@ def close_run(
             WHERE run_id = :run_id"""),
         {"run_id": run_id, "outcome": outcome, "details": json.dumps(details), "error": error},
     )
+
+
+def last_runs(connection: Connection) -> Sequence[Row[Any]]:
+    """Give the last finished run of each chore that had one.
+
+    As (chore, outcome, details, error_message, seconds_ago, run_seconds). Each is taken from the end of its
+    index: there are a million in a month.
+    """
+    return connection.execute(
+        text("""
+            SELECT c.chore, r.* FROM unnest(CAST(:chores AS text[])) AS c(chore) CROSS JOIN LATERAL (
+                SELECT outcome, details, error_message,
+                       extract(epoch FROM now() - started_at)::float AS seconds_ago,
+                       extract(epoch FROM finished_at - started_at)::float AS run_seconds
+                FROM maintenance_runs m WHERE m.chore = c.chore AND m.finished_at IS NOT NULL
+                ORDER BY m.started_at DESC LIMIT 1) AS r"""),
+        {"chores": [name.chore for name in TaskName if name.chore]},
+    ).all()
 
 
 def last_details(connection: Connection, chore: str) -> dict[str, Any]:
