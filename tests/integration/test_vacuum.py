@@ -148,6 +148,18 @@ def test_a_graph_waits_for_the_window_and_the_planner_does_not(
 
 
 @pytest.mark.usefixtures("worn")
+def test_tables_that_wait_keep_no_larger_one_from_its_turn(
+    resources: Resources, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.maintenance.vacuum.MOST_TABLES", 1)
+    tell(connection, f"ANALYZE {LEAF}")
+    fill_heartbeats(connection, 20_000)
+    did = vacuum(outside_the_window(resources, connection), scheduled=True)
+    assert [found["table"] for found in did["waiting"]] == [LEAF]
+    assert did["vacuumed"] == ["heartbeats"]
+
+
+@pytest.mark.usefixtures("worn")
 def test_a_graph_gives_way_to_a_segment_that_waits_for_its_first(
     resources: Resources, connection: Connection
 ) -> None:
