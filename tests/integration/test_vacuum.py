@@ -74,12 +74,13 @@ def test_vacuum_takes_the_smallest_first(resources: Resources, connection: Conne
     assert vacuum(resources) == {"vacuumed": ["heartbeats", "tenants"]}
 
 
+@pytest.mark.parametrize("mode", ["SHARE UPDATE EXCLUSIVE", "ACCESS EXCLUSIVE"])
 def test_vacuum_passes_by_a_locked_table_and_says_so(
-    resources: Resources, connection: Connection, other: Connection
+    mode: str, resources: Resources, connection: Connection, other: Connection
 ) -> None:
     leave_alone(connection)
     fill_heartbeats(connection, 2000)
-    tell(other, "LOCK TABLE heartbeats IN SHARE UPDATE EXCLUSIVE MODE")
+    tell(other, f"LOCK TABLE heartbeats IN {mode} MODE")
     assert vacuum(resources) == {"locked": ["heartbeats"]}
     other.rollback()
     assert vacuum(resources) == {"vacuumed": ["heartbeats"]}
