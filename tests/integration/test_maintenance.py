@@ -17,7 +17,7 @@ from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from tests.migration.catalogue import read
 from worker import Document, broker, delete, submit
-from worker.db import batches, documents
+from worker.db import batches, documents, operations
 from worker.db.batches import Lease
 from worker.db.engine import transaction
 from worker.db.operations import lock_chore
@@ -132,7 +132,12 @@ def test_what_was_done_before_the_clock_was_set_back_keeps_nothing_from_being_do
 ) -> None:
     run_chore(resources, "vacuum")
     tell(connection, "UPDATE maintenance_runs SET started_at = started_at + interval '1 day'")
+    assert operations.last_runs(connection) == []
+    assert operations.last_details(connection, "vacuum") == {}
     assert run_chore(resources, "vacuum", scheduled=True)["outcome"] == "done"
+    [last] = operations.last_runs(connection)
+    assert 0 <= last.seconds_ago < 3600
+    assert operations.last_details(connection, "vacuum") == last.details
 
 
 def test_each_run_of_a_crontab_with_gaps_is_done(resources: Resources, connection: Connection) -> None:

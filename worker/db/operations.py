@@ -71,10 +71,10 @@ def close_run(
 
 
 def last_runs(connection: Connection) -> Sequence[Row[Any]]:
-    """Give the last finished run of each chore that had one.
+    """Give the last finished run of each chore that had one, as far as the clock says.
 
     As (chore, outcome, details, error_message, seconds_ago, run_seconds). Each is taken from the end of its
-    index: there are a million in a month.
+    index: there are a million in a month. One that began later than now did so before the clock was set back.
     """
     return connection.execute(
         text("""
@@ -83,6 +83,7 @@ def last_runs(connection: Connection) -> Sequence[Row[Any]]:
                        extract(epoch FROM now() - started_at)::float AS seconds_ago,
                        extract(epoch FROM finished_at - started_at)::float AS run_seconds
                 FROM maintenance_runs m WHERE m.chore = c.chore AND m.finished_at IS NOT NULL
+                  AND m.started_at <= now()
                 ORDER BY m.started_at DESC LIMIT 1) AS r"""),
         {"chores": [name.chore for name in TaskName if name.chore]},
     ).all()
@@ -93,6 +94,7 @@ def last_details(connection: Connection, chore: str) -> dict[str, Any]:
     found = connection.execute(
         text("""
             SELECT details FROM maintenance_runs WHERE chore = :chore AND outcome = 'done'
+              AND started_at <= now()
             ORDER BY started_at DESC LIMIT 1"""),
         {"chore": chore},
     ).scalar_one_or_none()
