@@ -762,6 +762,11 @@ def test_verify_of_a_tenant_looks_at_nothing_else(
         Exit.OK,
         "1 document and 1 chunk looked at: all as it should be\n",
     )
+    assert reconciled(resources)["mended"] == {"chunks": 1}
+    _rows_deleted(connection, ids)
+    assert ingest("verify", "--repair", "--tenant", "other").returncode == Exit.OK
+    runs = "SELECT details -> 'mended' FROM maintenance_runs WHERE chore = 'reconcile'"
+    assert values(connection, runs) == [{"chunks": 1}], "the record is of all tenants"
     tell(connection, "TRUNCATE postings_s000002")
     tenant = value(connection, "SELECT tenant_id FROM tenants WHERE name = 'other'")
     assert examined(resources, tenant) == {"postings": 1}
