@@ -6,7 +6,9 @@ A timing is a number of seconds, five fields of crontab(5), or `off`.
 import math
 import re
 from datetime import datetime, time, timedelta
-from typing import Annotated
+from functools import lru_cache
+from itertools import islice, pairwise, takewhile
+from typing import Annotated, NamedTuple
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cronsim import CronSim, CronSimError
@@ -17,6 +19,8 @@ OFF = "off"
 _LONGEST_SECONDS = 86_400
 # A run may wait for a long one before it, for its jitter, or for a worker that starts.
 _LATE_PERIODS, _LATE_SECONDS = 3, 90
+# A crontab is looked at from a Monday on, so many times and years: both of a 29th of February.
+_FROM, _UNTIL, _MOST_TIMES = datetime(2026, 1, 5), datetime(2035, 1, 1), 1_500  # noqa: DTZ001 -- gaps only
 _WINDOW = re.compile(r"(\d\d):(\d\d)-(\d\d):(\d\d)")
 
 
@@ -83,7 +87,7 @@ class ScheduleSettings(BaseSettings):
         timing = self.timing(chore)
         if timing == OFF:
             return math.inf
-        return _LATE_PERIODS * period(timing, datetime.now(ZoneInfo(self.schedule_zone))) + _LATE_SECONDS
+        return _LATE_PERIODS * gaps(timing).longest + _LATE_SECONDS
 
     def in_window(self, moment: datetime) -> bool:
         """Tell whether heavy work may be done at a moment, which has a time zone."""
@@ -106,6 +110,26 @@ def period(timing: str, now: datetime) -> float:
     """Give the seconds between the next two times that a timing is due."""
     due = next_due(timing, now)
     return (next_due(timing, due) - due).total_seconds()
+
+
+class Gaps(NamedTuple):
+    """The shortest and the longest time between two times that a timing is due, in seconds.
+
+    They differ where it is hourly by day, say: then the time to the next is no measure for the last.
+    """
+
+    shortest: float
+    longest: float
+
+
+@lru_cache
+def gaps(timing: str) -> Gaps:
+    """Give the gaps of a timing that is not off."""
+    if timing.isdecimal():
+        return Gaps(float(timing), float(timing))
+    dues = takewhile(lambda due: due < _UNTIL, islice(CronSim(timing, _FROM), _MOST_TIMES))
+    found = [(later - earlier).total_seconds() for earlier, later in pairwise(dues)]
+    return Gaps(min(found), max(found))
 
 
 def _window(value: str) -> tuple[time, time]:

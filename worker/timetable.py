@@ -7,9 +7,10 @@ from shelve import Shelf
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from celery.beat import PersistentScheduler
+from celery.beat import PersistentScheduler, SchedulingError
 from celery.schedules import BaseSchedule, schedstate
 
+from worker.db.engine import describe
 from worker.scheduling import OFF, next_due, period
 from worker.settings import Settings
 from worker.types import Queue, TaskName
@@ -28,8 +29,12 @@ class Timetable(BaseSchedule):
         self.timing, self.zone, self.offset = timing, zone, offset
 
     def is_due(self, last_run_at: datetime) -> Any:
-        """Tell whether it is due, and in how many seconds to ask again."""
-        rest = self.remaining_estimate(last_run_at).total_seconds()
+        """Tell whether it is due, and in how many seconds to ask again.
+
+        One that was last sent in the future was so before the clock was set back: it is due, or nothing
+        would be sent until the clock is there again.
+        """
+        rest = 0.0 if last_run_at > self.now() else self.remaining_estimate(last_run_at).total_seconds()
         if rest > 0:
             return schedstate(False, rest)
         return schedstate(True, max(self.remaining_estimate(self.now()).total_seconds(), 0.0))
@@ -56,13 +61,32 @@ class Timetable(BaseSchedule):
 
 
 class DiskTolerantScheduler(PersistentScheduler):
-    """Beat's scheduler: where its file cannot be written, it goes on without.
+    """Beat's scheduler: it goes on without its file or the broker, and where the clock is set back.
 
     Celery's does not start then; and told to stop, it fails to save, in the middle of a broad `except`, and
     runs on. What is lost is when crontabs were last due, and those of a chore are in the database.
     """
 
     _kept = True
+    _asked_at: datetime | None = None
+
+    def tick(self, *arguments: Any, **options: Any) -> float:
+        """Send what is due first; gives in how many seconds to ask again."""
+        asked_at: datetime = self.app.now()
+        if self._asked_at and asked_at < self._asked_at:
+            # the clock was set back: what comes next was reckoned by the old one
+            self._heap = None
+        self._asked_at = asked_at
+        seconds: float = super().tick(*arguments, **options)
+        return seconds
+
+    def apply_async(self, entry: Any, *arguments: Any, **options: Any) -> Any:
+        """Send a chore. One that cannot be sent is due again at its next time."""
+        try:
+            return super().apply_async(entry, *arguments, **options)
+        except SchedulingError as error:  # Celery would write two tracebacks, each time
+            reason = describe(error.__context__ or error)
+            log.warning("chore.unsent", extra={"chore": entry.name.rpartition(".")[2], "reason": reason})
 
     def _open_schedule(self) -> Any:
         return super()._open_schedule() if self._kept else Shelf({}, writeback=True)

@@ -23,7 +23,7 @@ from worker.db.roles import make_roles
 from worker.errors import Exit
 from worker.settings import Settings, load_settings
 from worker.steps.recall import Figures, Measured, Segment
-from worker.types import Lane, TaskName
+from worker.types import Lane
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "docs/operations/monitoring"
@@ -252,16 +252,12 @@ def test_counting_reads_an_index_alone_and_chores_their_last_runs(
     with engine.connect() as monitor:
         monitor.execute(text("SET plan_cache_mode = force_custom_plan"))
         assert monitor.execute(text("SELECT current_user")).scalar_one() == f"seen_{Role.MONITOR}"
-        plans = [plan_of(monitor, monitoring.counts), plan_of(monitor, last_runs)]
+        plans = [plan_of(monitor, monitoring.counts), plan_of(monitor, operations.last_runs)]
     counting, last = plans
     assert "Index Only Scan using documents_status_idx" in counting
     assert "Heap Fetches: 0" in counting
     assert "Index Scan Backward using maintenance_runs_chore_idx" in last
     assert "Seq Scan" not in counting + last
-
-
-def last_runs(connection: Connection) -> None:
-    monitoring._chores(connection, [name.chore for name in TaskName if name.chore])
 
 
 def plan_of(connection: Connection, question: Any) -> str:
@@ -339,5 +335,5 @@ def test_what_is_paused_does_not_wait(
             for kind, name in (("tenant", tenant), ("project", project))
         ]
         pauses.pause(connection, pauses.Target(ids[0], ids[1], lane), None, "somebody")
-    waiting = monitoring.sample(connection, [], 15).oldest_waiting
+    waiting = monitoring.sample(connection, 15).oldest_waiting
     assert waiting.get("bulk", 0) // 100 * 100 == oldest

@@ -167,6 +167,21 @@ def test_an_index_of_the_schema_that_is_invalid_is_made_again(
     assert value(connection, "SELECT bool_and(indisvalid) FROM pg_index")
 
 
+def test_an_invalid_index_that_a_transaction_keeps_waits_for_the_next_run(
+    resources: Resources, connection: Connection, other: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.db.builds.WAIT_SECONDS", 1)
+    tell(
+        connection,
+        "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'documents_status_idx'::regclass",
+    )
+    tell(other, "LOCK TABLE documents IN ROW EXCLUSIVE MODE")
+    [left] = look(resources)["not_made"]
+    assert (left["index"], left["held_by"]["kind"]) == ("documents_status_idx", "session")
+    other.rollback()
+    assert look(resources) == NOTHING | {"made": ["documents_status_idx"]}
+
+
 def test_rows_that_a_unique_index_forbids_are_named(resources: Resources, connection: Connection) -> None:
     submit_texts("a")
     tell(connection, "DROP INDEX documents_source_key")

@@ -17,7 +17,7 @@ from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from tests.migration.catalogue import read
 from worker import Document, broker, delete, submit
-from worker.db import batches, documents
+from worker.db import batches, documents, operations
 from worker.db.batches import Lease
 from worker.db.engine import transaction
 from worker.db.operations import lock_chore
@@ -125,6 +125,28 @@ def test_what_a_second_beat_sends_is_left_out(resources: Resources, connection: 
     assert run_chore(resources, "vacuum")["outcome"] == "done", "a person is obeyed"
     tell(connection, "UPDATE maintenance_runs SET started_at = started_at - interval '31 minutes'")
     assert run_chore(resources, "vacuum", scheduled=True)["outcome"] == "done"
+
+
+def test_what_was_done_before_the_clock_was_set_back_keeps_nothing_from_being_done(
+    resources: Resources, connection: Connection
+) -> None:
+    run_chore(resources, "vacuum")
+    tell(connection, "UPDATE maintenance_runs SET started_at = started_at + interval '1 day'")
+    assert operations.last_runs(connection) == []
+    assert operations.last_details(connection, "vacuum") == {}
+    assert run_chore(resources, "vacuum", scheduled=True)["outcome"] == "done"
+    [last] = operations.last_runs(connection)
+    assert 0 <= last.seconds_ago < 3600
+    assert operations.last_details(connection, "vacuum") == last.details
+
+
+def test_each_run_of_a_crontab_with_gaps_is_done(resources: Resources, connection: Connection) -> None:
+    hour = value(connection, "SELECT now() AT TIME ZONE 'UTC'").hour
+    timing = f"0 {hour},{(hour + 1) % 24} * * *"  # after the next one comes tomorrow's
+    mine = Resources(resources.settings.model_copy(update={"vacuum_schedule": timing}))
+    run_chore(mine, "vacuum")
+    tell(connection, "UPDATE maintenance_runs SET started_at = started_at - interval '1 hour'")
+    assert run_chore(mine, "vacuum", scheduled=True)["outcome"] == "done"
 
 
 def test_what_failed_is_done_again_at_once(resources: Resources, connection: Connection) -> None:

@@ -608,20 +608,37 @@ def test_what_the_server_refuses_is_told_beside_what_was_measured(
     tell(connection, "DROP EVENT TRIGGER refuse")
 
 
-def test_the_role_of_maintenance_measures_every_tenant_and_mends(
-    resources: Resources, connection: Connection
-) -> None:
-    build_badly(connection, TWO)
+@pytest.fixture
+def maintaining(resources: Resources) -> Iterator[Resources]:
+    """What the role of maintenance works with."""
     make_roles(resources.settings, "recalling")
     role = role_names("recalling")[Role.MAINTENANCE]
     url = driver_url(resources.settings.database_url).set(username=role, drivername="postgresql")
     mine = SecretStr(url.render_as_string(hide_password=False))
-    maintaining = with_settings(resources, database_url=mine, maintenance_database_url=mine)
+    own = with_settings(resources, database_url=mine, maintenance_database_url=mine)
+    yield own
+    own.close()
+
+
+def test_the_role_of_maintenance_measures_every_tenant_and_mends(
+    maintaining: Resources, connection: Connection
+) -> None:
+    build_badly(connection, TWO)
     did = recall(maintaining)
     assert (did["repair"]["did"], did["alerts"], did["queries"]) == (["vacuum", "rebuild"], [], SAMPLE)
     owner = f"SELECT relowner::regrole::text FROM pg_class WHERE relname = '{TWO}_embedding_idx'"
     assert value(connection, owner) == role_names("recalling")[Role.OWNER]
-    maintaining.close()
+
+
+def test_a_role_that_may_not_vacuum_is_told_so(maintaining: Resources, connection: Connection) -> None:
+    build_badly(connection, TWO)
+    name = role_names("recalling")[Role.MAINTENANCE]
+    tell(connection, f"ALTER TABLE {TWO} OWNER TO CURRENT_USER; GRANT SELECT ON {TWO} TO {name}")
+    did = recall(maintaining)
+    assert (did["repair"]["did"], did["repair"]["failed"]) == (
+        [], "the role may not vacuum it: run `ingest roles`",
+    )  # fmt: skip
+    assert "waits_for" not in did["repair"]
 
 
 # -- what people see ---------------------------------------------------------------------------------

@@ -520,6 +520,32 @@ def test_a_segment_whose_table_was_dropped_is_made_anew_and_its_documents_are_pu
         assert found_by_words(resources, name) == SENTENCES
 
 
+def test_a_repair_that_the_server_refuses_keeps_no_other_from_being_made(
+    resources: Resources, ids: dict[str, UUID], connection: Connection
+) -> None:
+    tell(connection, "DROP TABLE chunks_s000004; DELETE FROM postings")
+    _written_twice(connection, ids)
+    tell(
+        connection,
+        """
+        CREATE FUNCTION refuse_table() RETURNS event_trigger LANGUAGE plpgsql AS
+            $$ BEGIN RAISE 'no tables' USING ERRCODE = '42501'; END $$;
+        CREATE EVENT TRIGGER refuse ON ddl_command_start WHEN TAG IN ('CREATE TABLE')
+            EXECUTE FUNCTION refuse_table();
+        CREATE FUNCTION refuse_row() RETURNS trigger LANGUAGE plpgsql AS
+            $$ BEGIN RAISE 'no rows' USING ERRCODE = '42501'; END $$;
+        CREATE TRIGGER refuse BEFORE INSERT ON postings FOR EACH ROW EXECUTE FUNCTION refuse_row()""",
+    )
+    did = reconciled(resources)
+    assert did["found"] == {"leaf": 1, "postings": 1, "chunks": 1}
+    assert did["mended"] == {}, "a leaf is to be mended first"
+    tell(connection, "DROP EVENT TRIGGER refuse")
+    did = reconciled(resources)
+    assert did["mended"] == {"leaf": 1, "chunks": 1}
+    tell(connection, "DROP TRIGGER refuse ON postings")
+    assert reconciled(resources)["mended"] == {"postings": 1}
+
+
 @pytest.mark.parametrize("state", ["sealed", "open"])
 def test_postings_that_were_dropped_are_written_again_from_the_chunks(
     state: str, resources: Resources, connection: Connection
@@ -736,6 +762,11 @@ def test_verify_of_a_tenant_looks_at_nothing_else(
         Exit.OK,
         "1 document and 1 chunk looked at: all as it should be\n",
     )
+    assert reconciled(resources)["mended"] == {"chunks": 1}
+    _rows_deleted(connection, ids)
+    assert ingest("verify", "--repair", "--tenant", "other").returncode == Exit.OK
+    runs = "SELECT details -> 'mended' FROM maintenance_runs WHERE chore = 'reconcile'"
+    assert values(connection, runs) == [{"chunks": 1}], "the record is of all tenants"
     tell(connection, "TRUNCATE postings_s000002")
     tenant = value(connection, "SELECT tenant_id FROM tenants WHERE name = 'other'")
     assert examined(resources, tenant) == {"postings": 1}

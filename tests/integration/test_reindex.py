@@ -135,6 +135,22 @@ def test_a_graph_that_has_lost_rows_is_built_anew(
     assert graph not in str(reindex(resources))
 
 
+def test_what_is_left_of_a_graph_that_recall_built_anew_is_not_built_again(
+    resources: Resources, drain: Drain, connection: Connection
+) -> None:
+    ingested(drain, document("a", chunks=60))
+    seal(resources)
+    left = "chunks_s000001_embedding_idx_ccold"
+    tell(connection, f"CREATE INDEX {left} ON chunks_s000001 USING hnsw (embedding vector_cosine_ops)")
+    tell(
+        connection, "DELETE FROM chunks_s000001 WHERE chunk_index > (SELECT max(chunk_index) / 2 FROM chunks)"
+    )
+    tell(connection, "VACUUM (ANALYZE) chunks_s000001")
+    did = reindex(resources)
+    assert "chunks_s000001_embedding_idx" in [found["index"] for found in did["rebuilt"]]
+    assert left not in str(did)
+
+
 # what the server measures
 
 

@@ -74,12 +74,13 @@ def test_vacuum_takes_the_smallest_first(resources: Resources, connection: Conne
     assert vacuum(resources) == {"vacuumed": ["heartbeats", "tenants"]}
 
 
+@pytest.mark.parametrize("mode", ["SHARE UPDATE EXCLUSIVE", "ACCESS EXCLUSIVE"])
 def test_vacuum_passes_by_a_locked_table_and_says_so(
-    resources: Resources, connection: Connection, other: Connection
+    mode: str, resources: Resources, connection: Connection, other: Connection
 ) -> None:
     leave_alone(connection)
     fill_heartbeats(connection, 2000)
-    tell(other, "LOCK TABLE heartbeats IN SHARE UPDATE EXCLUSIVE MODE")
+    tell(other, f"LOCK TABLE heartbeats IN {mode} MODE")
     assert vacuum(resources) == {"locked": ["heartbeats"]}
     other.rollback()
     assert vacuum(resources) == {"vacuumed": ["heartbeats"]}
@@ -145,6 +146,18 @@ def test_a_graph_waits_for_the_window_and_the_planner_does_not(
     tell(connection, "UPDATE maintenance_runs SET started_at = now() - interval '1 h'")
     assert vacuum(elsewhen, scheduled=True) == waiting
     assert dead_rows(connection) == 10
+
+
+@pytest.mark.usefixtures("worn")
+def test_tables_that_wait_keep_no_larger_one_from_its_turn(
+    resources: Resources, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.maintenance.vacuum.MOST_TABLES", 1)
+    tell(connection, f"ANALYZE {LEAF}")
+    fill_heartbeats(connection, 20_000)
+    did = vacuum(outside_the_window(resources, connection), scheduled=True)
+    assert [found["table"] for found in did["waiting"]] == [LEAF]
+    assert did["vacuumed"] == ["heartbeats"]
 
 
 @pytest.mark.usefixtures("worn")

@@ -1,16 +1,19 @@
 """When chores are due: what the settings say, and when beat sends them."""
 
+import logging
 import pickle
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+from celery import Celery
 
 from worker.errors import SettingsError
-from worker.scheduling import next_due, period
+from worker.scheduling import Gaps, gaps, next_due, period
 from worker.settings import Settings, read_settings
-from worker.timetable import Timetable, schedule
+from worker.timetable import DiskTolerantScheduler, Timetable, schedule
 from worker.types import TaskName
 
 NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
@@ -53,6 +56,25 @@ def test_a_crontab_is_in_the_zone_of_the_schedule() -> None:
 )
 def test_a_period_is_the_time_between_two(timing: str, seconds: float) -> None:
     assert period(timing, NOON) == seconds
+
+
+@pytest.mark.parametrize(
+    ("timing", "shortest", "longest"),
+    [
+        ("90", 90, 90),
+        ("*/5 * * * *", 300, 300),
+        ("0 9-17 * * *", 3600, 16 * 3600),
+        ("0 3 * * 1-5", 86_400, 3 * 86_400),
+        ("0 0 1 * *", 28 * 86_400, 31 * 86_400),
+        ("0 0 29 2 *", 1461 * 86_400, 1461 * 86_400),
+    ],
+)
+def test_gaps_are_those_of_the_whole_crontab(timing: str, shortest: float, longest: float) -> None:
+    assert gaps(timing) == Gaps(shortest, longest)
+
+
+def test_a_chore_of_working_hours_is_not_late_by_night() -> None:
+    assert given(vacuum_schedule="0 9-17 * * *").late_seconds("vacuum") > 16 * 3600
 
 
 @pytest.mark.parametrize("timing", ["", " ", "0", "-1", "1.5", "86401", "* * * *", "99 * * * *", "never"])
@@ -147,3 +169,73 @@ def test_a_timetable_outlives_beat() -> None:
     assert kept == Timetable("0 3 * * *", "Europe/Berlin", 12.5)
     assert kept != Timetable("0 3 * * *", "Europe/Berlin", 13)
     assert len({kept, Timetable("0 3 * * *", "Europe/Berlin", 12.5)}) == 1
+
+
+@pytest.mark.parametrize("timing", ["10", "0 3 * * *"])
+def test_a_clock_that_was_set_back_keeps_no_chore_waiting(timing: str) -> None:
+    assert At(timing, "UTC").is_due(NOON + timedelta(days=1)).is_due
+
+
+class Clocked(Celery):  # type: ignore[misc] # celery's
+    """An app by whose clock its timetables go."""
+
+    def now(self) -> datetime:
+        return At.moment
+
+
+@pytest.fixture
+def clocked() -> Clocked:
+    """Two chores, each due every 10 s, and a broker that is away."""
+    app = Clocked("test", broker="redis://:hush@127.0.0.1:1/0", set_as_current=False)
+    chores = (TaskName.DISPATCH, TaskName.RESCUE)
+    entries = {name.value: {"task": name.value, "schedule": At("10", "UTC")} for name in chores}
+    app.conf.update(task_publish_retry=False, result_expires=None, beat_schedule=entries)
+    return app
+
+
+class Sending(DiskTolerantScheduler):
+    """A scheduler that notes what it would send."""
+
+    producer = None
+    sent: list[str]
+
+    def apply_async(self, entry: Any, *_: Any, **__: Any) -> None:
+        self.sent.append(entry.name)
+
+    def go(self) -> set[str]:
+        """Send what is due now."""
+        self.sent = []
+        while self.tick() == 0:
+            pass
+        return set(self.sent)
+
+
+def test_a_running_beat_goes_on_when_its_clock_is_set_back(
+    clocked: Clocked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def set_clock(moment: datetime) -> None:
+        monkeypatch.setattr(At, "moment", moment)
+
+    beat = Sending(clocked, schedule_filename=str(tmp_path / "beat"))
+    both = {"maintain.dispatch", "maintain.rescue"}
+    set_clock(NOON + timedelta(seconds=10))
+    assert beat.go() == both
+    set_clock(NOON - timedelta(days=1))
+    assert beat.go() == both
+    assert beat.go() == set()
+    set_clock(NOON - timedelta(days=1) + timedelta(seconds=10))
+    assert beat.go() == both
+    beat.close()
+
+
+def test_a_broker_that_is_away_is_a_line_for_each_chore(
+    clocked: Clocked, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    beat = DiskTolerantScheduler(clocked, schedule_filename=str(tmp_path / "beat"))
+    with caplog.at_level(logging.WARNING):
+        beat.apply_entry(beat.schedule["maintain.dispatch"])
+    [record] = caplog.records
+    assert (record.message, record.exc_info, vars(record)["chore"]) == ("chore.unsent", None, "dispatch")
+    assert "127.0.0.1:1" in vars(record)["reason"]
+    assert "hush" not in vars(record)["reason"]
+    beat.close()

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pytest_celery import RedisTestBroker
 from sqlalchemy import Connection, text
 
 from tests.conftest import Run
@@ -128,3 +129,22 @@ def test_beat_and_maintenance_log_json_too(
     [first, *_] = [record for record in found if record["event"] == "chore.done"]
     assert (first["chore"], first["task"]) in {(n, f"maintain.{n}") for n in ("dispatch", "rescue")}
     assert {record["logger"] for record in found} >= {"celery.beat", "celery.worker.strategy"}
+
+
+def test_beat_writes_a_line_for_each_chore_while_the_broker_is_away(
+    start: StartWorker, until: Until, broker_node: RedisTestBroker, connection: Connection
+) -> None:
+    beat = start("beat", LOG_FORMAT="json")
+    until(lambda: "Sending due task maintain.dispatch" in beat.logs())
+    broker_node.kill("SIGKILL")
+    until(lambda: {"dispatch", "rescue"} <= {record.get("chore") for record in unsent(beat.logs())})
+    found = records(beat.logs().splitlines())
+    assert [record for record in found if "exception" in record or "Traceback" in record["event"]] == []
+    broker_node.restart()
+    start("maintenance")
+    until(lambda: connection.execute(text("SELECT count(*) FROM maintenance_runs")).scalar_one())
+
+
+def unsent(written: str) -> list[dict[str, Any]]:
+    whole = written[: written.rfind("\n") + 1].splitlines()
+    return [record for record in records(whole) if record["event"] == "chore.unsent"]

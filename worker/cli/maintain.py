@@ -49,14 +49,14 @@ def maintain(
 
 
 def _list(*, as_json: bool) -> None:
-    from worker.db import overview
+    from worker.db import operations
     from worker.db.engine import transaction
     from worker.maintenance.run import CHORES
     from worker.resources import resources
     from worker.settings import load_settings
 
     with transaction(resources().engine) as connection:
-        runs = {run.chore: run for run in overview.last_runs(connection)}
+        runs = {run.chore: run for run in operations.last_runs(connection)}
     timings = {name: load_settings().timing(name) for name in CHORES}
     if as_json:
         emit([{"chore": name, "schedule": timings[name], "last": _last(runs.get(name))} for name in CHORES])

@@ -61,7 +61,7 @@ def _verify(mine: "Resources", tenant: str | None, *, repair: bool) -> dict[str,
         if not repair:
             return {"outcome": "done", **reconcile.examine(mine, tenant_id, report)}
         mend = partial(reconcile.mend_all, tenant_id=tenant_id, report=report)
-        return run_chore(mine, "reconcile", work=mend)
+        return run_chore(mine, "reconcile", work=mend, recorded=tenant is None)
 
 
 def _say(did: dict[str, Any]) -> None:

@@ -133,7 +133,8 @@ CROSS JOIN LATERAL (
 WHERE m.amname = 'btree' AND i.indisvalid AND c.relkind = 'i'
   AND c.relnamespace = current_schema()::regnamespace
   AND (t.reltuples > 0 OR t.reltuples = 0 AND live.rows = 0)"""
-_GRAPHS = """
+# What `recall` left of one that it built anew is its own to drop.
+_GRAPHS = r"""
 SELECT i.indexrelid::regclass::text AS name, i.indrelid::regclass::text AS on_table,
        pg_relation_size(i.indexrelid) AS size_bytes,
        greatest(pg_stat_get_live_tuples(t.oid), t.reltuples, 1) AS rows,
@@ -143,4 +144,5 @@ SELECT i.indexrelid::regclass::text AS name, i.indrelid::regclass::text AS on_ta
 FROM pg_index i
 JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_class t ON t.oid = i.indrelid JOIN pg_am m ON m.oid = c.relam
 JOIN pg_attribute a ON a.attrelid = t.oid AND a.attnum = i.indkey[0]
-WHERE m.amname = 'hnsw' AND i.indisvalid AND c.relnamespace = current_schema()::regnamespace"""
+WHERE m.amname = 'hnsw' AND i.indisvalid AND c.relnamespace = current_schema()::regnamespace
+  AND c.relname !~ '_cc(new|old)\d*$'"""

@@ -22,8 +22,8 @@ class Sample:
 
     `oldest_waiting`: by lane, of documents that are ready and not settled. `batches`: lane, state, batches,
     oldest_seconds. `segments`: state, segments, rows. `hearts`: kind, alive, stale, slots, age_seconds,
-    up_seconds. `chores`: chore, outcome, details, age_seconds, run_seconds of the last finished run of each;
-    `running`: the age of those that run. `pauses`: how many stand.
+    up_seconds. `chores`: rows of `operations.last_runs`; `running`: the age of those that run. `pauses`: how
+    many stand.
     """
 
     oldest_waiting: Mapping[str, float]
@@ -40,8 +40,8 @@ class Sample:
     freeze_age_limit: int
 
 
-def sample(connection: Connection, chores: Sequence[str], heartbeat_seconds: int) -> Sample:
-    """Give the state now; `chores` are those to look for."""
+def sample(connection: Connection, heartbeat_seconds: int) -> Sample:
+    """Give the state now."""
     freeze = _freeze(connection)
     return Sample(
         oldest_waiting=_oldest_waiting(connection),
@@ -50,7 +50,7 @@ def sample(connection: Connection, chores: Sequence[str], heartbeat_seconds: int
         open_segment=_open_segment(connection),
         unsealed_rows=segments.unsealed_rows(connection),
         hearts=_hearts(connection, heartbeat_seconds * operations.STALE_AFTER),
-        chores=_chores(connection, chores),
+        chores=operations.last_runs(connection),
         running=_running(connection),
         recall=recall_history.latest(connection),
         pauses=connection.execute(text("SELECT count(*) FROM pauses")).scalar_one(),
@@ -148,20 +148,6 @@ def _hearts(connection: Connection, seconds: int) -> Sequence[Row[Any]]:
                          seen_at > now() - make_interval(secs => :seconds) AS fresh FROM heartbeats) AS heard
             GROUP BY kind"""),
         {"seconds": seconds},
-    ).all()
-
-
-def _chores(connection: Connection, chores: Sequence[str]) -> Sequence[Row[Any]]:
-    """Take the last finished run of each from the end of its index: there are a million in a month."""
-    return connection.execute(
-        text("""
-            SELECT c.chore, r.outcome, r.details, r.age_seconds, r.run_seconds
-            FROM unnest(CAST(:chores AS text[])) AS c(chore) CROSS JOIN LATERAL (
-                SELECT outcome, details, extract(epoch FROM now() - started_at)::float AS age_seconds,
-                       extract(epoch FROM finished_at - started_at)::float AS run_seconds
-                FROM maintenance_runs m WHERE m.chore = c.chore AND m.finished_at IS NOT NULL
-                ORDER BY m.started_at DESC LIMIT 1) AS r"""),
-        {"chores": list(chores)},
     ).all()
 
 

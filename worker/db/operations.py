@@ -2,12 +2,14 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Row, text
+
+from worker.types import TaskName
 
 # A heartbeat older than this many of its intervals is a dead worker's.
 STALE_AFTER = 4
@@ -68,11 +70,31 @@ def close_run(
     )
 
 
+def last_runs(connection: Connection) -> Sequence[Row[Any]]:
+    """Give the last finished run of each chore that had one, as far as the clock says.
+
+    As (chore, outcome, details, error_message, seconds_ago, run_seconds). Each is taken from the end of its
+    index: there are a million in a month. One that began later than now did so before the clock was set back.
+    """
+    return connection.execute(
+        text("""
+            SELECT c.chore, r.* FROM unnest(CAST(:chores AS text[])) AS c(chore) CROSS JOIN LATERAL (
+                SELECT outcome, details, error_message,
+                       extract(epoch FROM now() - started_at)::float AS seconds_ago,
+                       extract(epoch FROM finished_at - started_at)::float AS run_seconds
+                FROM maintenance_runs m WHERE m.chore = c.chore AND m.finished_at IS NOT NULL
+                  AND m.started_at <= now()
+                ORDER BY m.started_at DESC LIMIT 1) AS r"""),
+        {"chores": [name.chore for name in TaskName if name.chore]},
+    ).all()
+
+
 def last_details(connection: Connection, chore: str) -> dict[str, Any]:
     """Give what the last run of a chore found and did; nothing where none is known to have ended well."""
     found = connection.execute(
         text("""
             SELECT details FROM maintenance_runs WHERE chore = :chore AND outcome = 'done'
+              AND started_at <= now()
             ORDER BY started_at DESC LIMIT 1"""),
         {"chore": chore},
     ).scalar_one_or_none()
@@ -80,11 +102,15 @@ def last_details(connection: Connection, chore: str) -> dict[str, Any]:
 
 
 def ran_since(connection: Connection, chore: str, since: datetime) -> bool:
-    """Tell whether a chore has begun and ended well after `since`."""
+    """Tell whether a chore has begun and ended well after `since`.
+
+    One that began later than now did so before the clock was set back: it says nothing.
+    """
     found = connection.execute(
         text("""
             SELECT EXISTS (SELECT 1 FROM maintenance_runs
-                           WHERE chore = :chore AND outcome = 'done' AND started_at > :since)"""),
+                           WHERE chore = :chore AND outcome = 'done'
+                             AND started_at > :since AND started_at <= clock_timestamp())"""),
         {"chore": chore, "since": since},
     )
     return bool(found.scalar_one())

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Row, text
 
-from worker.db import builds, vacuums
+from worker.db import builds, operations, vacuums
 from worker.db.pauses import Pause, standing
 from worker.db.segments import unsealed_rows
 from worker.db.submissions import Scope
@@ -188,7 +188,7 @@ def health(connection: Connection, alive_seconds: int) -> Health:
         column_type=space.column_type,
         metric=space.metric,
         alive=_alive(connection, alive_seconds),
-        runs=last_runs(connection),
+        runs=operations.last_runs(connection),
         running=_running(connection),
         beat_seconds=_beat_seconds(connection),
         oldest_waiting_seconds=oldest_waiting_seconds(connection, None),
@@ -229,17 +229,6 @@ def _beat_seconds(connection: Connection) -> float | None:
         text("SELECT extract(epoch FROM now() - min(created_at))::float FROM heartbeats WHERE kind = 'beat'")
     ).scalar()
     return None if found is None else float(found)
-
-
-def last_runs(connection: Connection) -> Sequence[Row[Any]]:
-    """Give (chore, outcome, details, error_message, seconds_ago) of each chore's last finished run."""
-    return connection.execute(
-        text("""
-            SELECT DISTINCT ON (chore) chore, outcome, details, error_message,
-                   extract(epoch FROM now() - started_at)::float AS seconds_ago
-            FROM maintenance_runs WHERE outcome IN ('done', 'failed')
-            ORDER BY chore, started_at DESC""")
-    ).all()
 
 
 def unsettled(connection: Connection, document_ids: Sequence[UUID]) -> int:

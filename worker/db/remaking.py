@@ -64,7 +64,8 @@ def _build(connection: Connection, index: Index) -> None:
     ).scalar_one_or_none()
     if valid:
         return
-    rebuilds.drop(connection, str(index.name))
+    # who keeps it is waited for as the build waits: it is built under the same name
+    connection.execute(text(f"DROP INDEX CONCURRENTLY IF EXISTS {index.name}"))
     index.dialect_options["postgresql"]["concurrently"] = True
     try:
         connection.execute(CreateIndex(index))

@@ -122,17 +122,18 @@ def without_statistics(connection: Connection) -> list[str]:
     return list(found.scalars())
 
 
-# Whose columns we may not read, of that we cannot tell whether it was analysed.
+# Whose columns we may not read, of that we cannot tell whether it was analysed. What is locked is not
+# measured: that would wait for it, and no other table would have its turn.
 _STATES = """
 SELECT *, unknown OR changed > :rows + :share * live AS stale, unfrozen > :frozen AS aged FROM (
     SELECT c.relname AS name, s.n_dead_tup AS dead, s.n_live_tup AS live, s.n_mod_since_analyze AS changed,
-           pg_relation_size(c.oid) AS size_bytes,
+           size_bytes,
            greatest(age(c.relfrozenxid), age(t.relfrozenxid)) AS age,
            greatest(greatest(age(c.relfrozenxid), age(t.relfrozenxid))::float
                         / current_setting('autovacuum_freeze_max_age')::int,
                     greatest(mxid_age(c.relminmxid), mxid_age(t.relminmxid))::float
                         / current_setting('autovacuum_multixact_freeze_max_age')::int) AS unfrozen,
-           pg_relation_size(c.oid) > :bytes AND has_table_privilege(c.oid, 'SELECT') AND NOT EXISTS (
+           coalesce(size_bytes > :bytes, false) AND has_table_privilege(c.oid, 'SELECT') AND NOT EXISTS (
                SELECT 1 FROM pg_stats p
                WHERE p.schemaname = current_schema() AND p.tablename = c.relname) AS unknown,
            EXISTS (SELECT 1 FROM pg_index i
@@ -140,4 +141,10 @@ SELECT *, unknown OR changed > :rows + :share * live AS stale, unfrozen > :froze
                    WHERE i.indrelid = c.oid AND m.amname = 'hnsw') AS has_graph
     FROM pg_class c JOIN pg_stat_user_tables s ON s.relid = c.oid
     LEFT JOIN pg_class t ON t.oid = c.reltoastrelid
+    LEFT JOIN (SELECT DISTINCT relation FROM pg_locks
+               WHERE mode = 'AccessExclusiveLock' AND granted
+                 AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+              ) AS held ON held.relation = c.oid
+    CROSS JOIN LATERAL (
+        SELECT CASE WHEN held.relation IS NULL THEN pg_relation_size(c.oid) END AS size_bytes) AS measured
     WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind = 'r') AS known"""

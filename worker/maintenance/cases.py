@@ -64,7 +64,7 @@ class Inspector:
             return Case(finding)
         engine = single_connection_engine(self._mine.settings.maintenance_url, "ingest reconcile")
         restore = partial(mending.restore_leaf, lost=leaf, settings=self._mine.settings)
-        return Case(finding, partial(briefly, engine, restore))
+        return Case(finding, partial(_tried, partial(briefly, engine, restore)))
 
     def documents(self, after: UUID) -> tuple[Piece, list[Case]]:
         """Look at the next documents and their chunks, and for the words of a sample of these.
@@ -125,7 +125,7 @@ class Inspector:
             return []
         seen = f"{len(numbers):,} chunks are found by no word"
         finding = Finding(Fault.POSTINGS, f"numbers from {min(numbers)}", seen, REPAIR)
-        return [Case(finding, partial(self._write_postings, numbers))]
+        return [Case(finding, partial(_tried, partial(self._write_postings, numbers)))]
 
     def _write_postings(self, numbers: Sequence[int]) -> bool:
         for start in range(0, len(numbers), _NUMBERS_A_WRITE):
@@ -135,19 +135,20 @@ class Inspector:
         return True
 
     def _case(self, finding: Finding, repair: Callable[[Connection], bool]) -> Case:
-        return Case(finding, partial(self._mend, repair))
-
-    def _mend(self, repair: Callable[[Connection], bool]) -> bool:
-        """Try a repair; one that is refused keeps no other from being made."""
-        try:
-            return self._mine.transact(repair, _SECONDS)
-        except DBAPIError as error:
-            log.warning("reconcile.not_mended", extra={"reason": describe(error)})
-            return False
+        return Case(finding, partial(_tried, partial(self._mine.transact, repair, _SECONDS)))
 
     def _read(self, question: Callable[[Connection], T]) -> T:
         with transaction(self._mine.engine, _SECONDS, reading=True) as connection:
             return question(connection)
+
+
+def _tried(repair: Callable[[], bool]) -> bool:
+    """Try a repair; one that is refused keeps no other from being made."""
+    try:
+        return repair()
+    except DBAPIError as error:
+        log.warning("reconcile.not_mended", extra={"reason": describe(error)})
+        return False
 
 
 def _misplaced(leaf: Misplaced) -> Finding:

@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy.exc import DBAPIError
 
-from worker.db import builds, graphs, horizon, recall, recall_history
+from worker.db import builds, graphs, horizon, recall, recall_history, vacuums
 from worker.db.engine import describe, is_late
 from worker.maintenance.comparing import Comparing
 from worker.maintenance.leeway import hindrance
@@ -86,7 +86,11 @@ class _Repair:
         before = recall.times_vacuumed(connection, leaf)
         builds.vacuum(connection, leaf)
         if recall.times_vacuumed(connection, leaf) == before:
-            self.did |= {"waits_for": "who has the table locked", "held_by": horizon.holder(connection, leaf)}
+            if not vacuums.may_vacuum(connection, leaf):
+                self.did["failed"] = "the role may not vacuum it: run `ingest roles`"
+            else:
+                held = horizon.holder(connection, leaf)
+                self.did |= {"waits_for": "who has the table locked", "held_by": held}
             return False
         self.did["did"].append("vacuum")
         return True

@@ -33,7 +33,7 @@ from worker.maintenance import (
 )
 from worker.maintenance.turn import Chore, Turn
 from worker.resources import Resources
-from worker.scheduling import OFF, period
+from worker.scheduling import OFF, gaps
 from worker.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -64,11 +64,13 @@ def run_chore(
     scheduled: bool = False,
     dry_run: bool = False,
     work: Chore | None = None,
+    recorded: bool = True,
 ) -> dict[str, Any]:
     """Run one chore under its lock; gives what it found and did, as recorded. `work`: what else than usual.
 
     A `scheduled` run leaves a chore be that another beat has just had run. A `dry_run` changes nothing and is
-    not recorded: it gives what there is to do.
+    not recorded: it gives what there is to do. Nor is what is not to be `recorded`: a part of the chore, by
+    which nobody may judge the whole.
 
     Once `stopping` says yes, or at Ctrl-C, what the server is doing for it is cancelled: a chore is one
     that its next run goes on with.
@@ -93,7 +95,10 @@ def run_chore(
         turn = Turn(resources, connection, dry_run, heavy, scheduled, halt.is_set)
         chore = partial(work or CHORES[name], turn)
         attended = partial(_attended, chore, connection, stopping, halt)
-        did = {"outcome": "dry run", **attended()} if dry_run else _recorded(connection, name, attended)
+        if recorded and not dry_run:
+            did = _recorded(connection, name, attended)
+        else:
+            did = {"outcome": "dry run" if dry_run else "done", **attended()}
         # else the server does when it notices that we are gone, which may be after the next run began
         connection.execute(text("SELECT pg_advisory_unlock_all()"))
         return did
@@ -117,12 +122,12 @@ def _recorded(connection: Connection, name: str, work: Callable[[], dict[str, An
 
 
 def _just_done(connection: Connection, name: str, settings: Settings) -> bool:
-    """Tell whether a run began within half the time between two: then it is a second beat's message."""
+    """Tell whether a run began within half the shortest gap: then it is a second beat's message."""
     timing = settings.timing(name)
     if timing == OFF:  # sent before it was turned off
         return False
     now = clock(connection)
-    return operations.ran_since(connection, name, now - timedelta(seconds=period(timing, now) / 2))
+    return operations.ran_since(connection, name, now - timedelta(seconds=gaps(timing).shortest / 2))
 
 
 def _attended(

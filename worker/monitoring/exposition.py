@@ -78,7 +78,7 @@ class StateCollector(Collector):
 
     def _sample(self) -> monitoring.Sample:
         with transaction(self._engine, STATEMENT_SECONDS, reading=True) as connection:
-            return monitoring.sample(connection, self._chores, self._settings.heartbeat_seconds)
+            return monitoring.sample(connection, self._settings.heartbeat_seconds)
 
     def _count(self) -> dict[str, int]:
         with transaction(self._engine, COUNT_SECONDS, reading=True) as connection:

@@ -106,7 +106,7 @@ def _processes(sample: Sample) -> Iterator[GaugeMetricFamily]:
 
 def _chores(sample: Sample, settings: Settings, chores: Sequence[str]) -> Iterator[GaugeMetricFamily]:
     last = {row.chore: row for row in sample.chores}
-    ages = {name: row.age_seconds for name, row in last.items()}
+    ages = {name: row.seconds_ago for name, row in last.items()}
     yield gauge("ingest_chore_last_run_age_seconds", "Since the last finished run began.", ages, "chore")
     took = {name: row.run_seconds for name, row in last.items()}
     yield gauge("ingest_chore_last_run_seconds", "What the last finished run took.", took, "chore")
