@@ -17,7 +17,6 @@ are left, compared by numpy. Last, how long a run takes to name what somebody br
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import partial
 from itertools import islice, pairwise
 from typing import Any, NamedTuple
@@ -39,7 +38,7 @@ from worker.lifecycle import collect_garbage_rarely
 from worker.maintenance.run import run_chore
 from worker.queries import Query
 from worker.resources import Resources
-from worker.scheduling import period
+from worker.scheduling import gaps
 
 NAME, DIMENSION, ROWS, SEGMENTS, K = "chores", 1536, 300_000, 4, 10
 ROWS_A_CENTRE, FEWEST_CENTRES, NODE_BYTES = 1_000, 10, 8_200
@@ -276,7 +275,7 @@ class _Bench:
             did = run_chore(self._resources, chore)
             seconds = time.perf_counter() - begun
             timing = self._resources.settings.timing(chore)
-            worst = seconds + period(timing, datetime.now(UTC))
+            worst = seconds + gaps(timing).longest
             self._found.noticed.append((what, chore, timing, round(seconds, 1), round(worst)))
             say(f"{what}: {chore} took {seconds:.1f} s, {_summed_up(did)}")
 

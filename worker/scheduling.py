@@ -106,12 +106,6 @@ def next_due(timing: str, after: datetime) -> datetime:
     return due
 
 
-def period(timing: str, now: datetime) -> float:
-    """Give the seconds between the next two times that a timing is due."""
-    due = next_due(timing, now)
-    return (next_due(timing, due) - due).total_seconds()
-
-
 class Gaps(NamedTuple):
     """The shortest and the longest time between two times that a timing is due, in seconds.
 

@@ -2,7 +2,7 @@
 
 import logging
 import random
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from shelve import Shelf
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -11,7 +11,7 @@ from celery.beat import PersistentScheduler, SchedulingError
 from celery.schedules import BaseSchedule, schedstate
 
 from worker.db.engine import describe
-from worker.scheduling import OFF, next_due, period
+from worker.scheduling import OFF, gaps, next_due
 from worker.settings import Settings
 from worker.types import Queue, TaskName
 
@@ -137,5 +137,5 @@ def _entry(name: TaskName, timing: str, settings: Settings) -> dict[str, Any]:
     return {
         "task": name.value,
         "schedule": Timetable(timing, settings.schedule_zone, offset),
-        "options": {"queue": Queue.MAINTENANCE.value, "expires": period(timing, datetime.now(UTC))},
+        "options": {"queue": Queue.MAINTENANCE.value, "expires": gaps(timing).shortest},
     }

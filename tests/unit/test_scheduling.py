@@ -11,7 +11,7 @@ import pytest
 from celery import Celery
 
 from worker.errors import SettingsError
-from worker.scheduling import Gaps, gaps, next_due, period
+from worker.scheduling import Gaps, gaps, next_due
 from worker.settings import Settings, read_settings
 from worker.timetable import DiskTolerantScheduler, Timetable, schedule
 from worker.types import TaskName
@@ -49,13 +49,6 @@ def test_a_timing_says_when_it_is_due(timing: str, due: datetime) -> None:
 def test_a_crontab_is_in_the_zone_of_the_schedule() -> None:
     berlin = NOON.astimezone(ZoneInfo("Europe/Berlin"))
     assert next_due("0 3 * * *", berlin).astimezone(UTC) == datetime(2026, 6, 2, 1, tzinfo=UTC)
-
-
-@pytest.mark.parametrize(
-    ("timing", "seconds"), [("90", 90), ("*/5 * * * *", 300), ("0 3 * * *", 86_400), ("0 3 * * sun", 604_800)]
-)
-def test_a_period_is_the_time_between_two(timing: str, seconds: float) -> None:
-    assert period(timing, NOON) == seconds
 
 
 @pytest.mark.parametrize(
