@@ -41,7 +41,7 @@ from worker.resources import Resources
 from worker.scheduling import gaps
 
 NAME, DIMENSION, ROWS, SEGMENTS, K = "chores", 1536, 300_000, 4, 10
-ROWS_A_CENTRE, FEWEST_CENTRES, NODE_BYTES = 1_000, 10, 8_200
+ROWS_A_CENTRE, FEWEST_CENTRES, NODE_BYTES, LARGE_BYTES = 1_000, 10, 8_200, 1 << 40
 QUERIES, FEWEST_QUERIES, LOOK_QUERIES, WARM_UP = 300, 5, 10, 128
 BESIDE_SECONDS = 20
 LOOK_SECONDS, MOST_WAITS = 0.2, 3
@@ -105,7 +105,11 @@ def run(scale: float) -> Report:
     collect_garbage_rarely()
     rows = BATCH_ROWS * max(SEGMENTS, batches_of(round(ROWS * scale)))
     segment = -(-rows // SEGMENTS // BATCH_ROWS) * BATCH_ROWS
-    built = {"SEGMENT_ROWS": str(segment), "MAX_UNSEALED_ROWS": str(UNBOUNDED)}
+    built = {
+        "SEGMENT_ROWS": str(segment),
+        "SEGMENT_BYTES": str(LARGE_BYTES),
+        "MAX_UNSEALED_ROWS": str(UNBOUNDED),
+    }
     memory = {"BUILD_MEMORY_BYTES": str(max(1 << 26, segment * NODE_BYTES))}
     space = {"EMBEDDING_DIMENSION": str(SMOKE_DIMENSION if scale < SMOKE else DIMENSION)}
     with running_stack(**(READY | space | built | memory)) as stack:

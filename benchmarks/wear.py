@@ -27,7 +27,7 @@ def delete_share(resources: Resources, share: float, leaves: Sequence[str]) -> i
 
 def _documents(connection: Connection, share: float, leaves: Sequence[str]) -> list[UUID]:
     """Choose by the hash of the path: as good as dice, and the same each time."""
-    among = " UNION ".join(f"SELECT document_id FROM {leaf}" for leaf in leaves)
+    among = " UNION ".join(f"SELECT DISTINCT document_id FROM {leaf}" for leaf in leaves)
     found = connection.execute(
         text(f"""
             SELECT d.document_id FROM documents d
