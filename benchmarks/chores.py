@@ -11,7 +11,7 @@ beside others again and again until it can be told what these felt, which is com
 right before, at rest. `vacuum` builds the worn segment's graph anew, which is what `reindex` and a repair by
 `recall` do as well; what sealing and merging cost is in `sealing`. Before the ingestion, 30 % of all that is
 left are deleted: what is found before, after, and once the chores have mended it, against all vectors that
-are left, compared by numpy. Last, how long a run takes to name what somebody broke by hand.
+are left, compared by numpy; and it is taken how long a run takes to name what somebody broke by hand.
 """
 
 import time
@@ -148,8 +148,8 @@ class _Bench:
         self._alone(leaves[:1])
         self._beside_searches(leaves[1:2])
         self._delete_from(leaves)
-        self._beside_ingestion(leaves[2:3])
         self._damage(leaves[0])
+        self._beside_ingestion(leaves[2:3])
         return self._found
 
     def _build(self) -> None:
