@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from worker.cli.output import AsJson, columns, emit
+from worker.cli.output import AsJson, columns, emit, printable
 from worker.errors import Exit
 
 if TYPE_CHECKING:  # the database's adapters cost a second to import, and --help must not
@@ -85,7 +85,7 @@ def _show(checks: "list[Check]", *, as_json: bool) -> None:
 
 def _served(process: Served) -> "Check":
     """Ask a process of this host over HTTP whether it answers."""
-    from urllib.error import URLError
+    from http.client import HTTPException
     from urllib.request import urlopen
 
     from worker.monitoring.health import Check
@@ -99,9 +99,14 @@ def _served(process: Served) -> "Check":
     url = f"http://{_reachable(address)}:{port}/{path}"
     try:
         urlopen(url, timeout=_HTTP_SECONDS).close()
-    except (URLError, OSError) as error:
-        return Check(process.value, False, f"{url} does not answer: {getattr(error, 'reason', error)}")
+    except (HTTPException, OSError) as error:  # the first: another program has the port
+        return Check(process.value, False, f"{url} does not answer: {_why(error)}")
     return Check(process.value, True, f"{url} answers")
+
+
+def _why(error: Exception) -> str:
+    """Say it in one line; what a stranger on the port sent may be anything."""
+    return printable(str(getattr(error, "reason", error)).strip()) or type(error).__name__
 
 
 def _reachable(address: str) -> str:
