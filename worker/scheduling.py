@@ -17,23 +17,28 @@ from pydantic_settings import BaseSettings
 
 OFF = "off"
 _LONGEST_SECONDS = 86_400
+_FIELDS = 5
 # A run may wait for a long one before it, for its jitter, or for a worker that starts.
 _LATE_PERIODS, _LATE_SECONDS = 3, 90
 # A crontab is looked at from a Monday on, so many times and years: both of a 29th of February.
 _FROM, _UNTIL, _MOST_TIMES = datetime(2026, 1, 5), datetime(2035, 1, 1), 1_500  # noqa: DTZ001 -- gaps only
-_WINDOW = re.compile(r"(\d\d):(\d\d)-(\d\d):(\d\d)")
+_WINDOW = re.compile(r"(\d\d):(\d\d)-(\d\d):(\d\d)", re.ASCII)
 
 
 def _sound_timing(value: str) -> str:
-    if value == OFF or (value.isdecimal() and 1 <= int(value) <= _LONGEST_SECONDS):
+    seconds = value.isascii() and value.isdecimal() and 1 <= int(value) <= _LONGEST_SECONDS
+    if value == OFF or seconds or _is_crontab(value):
         return value
+    raise ValueError(f"must be seconds (1 to {_LONGEST_SECONDS}), five fields of crontab, or {OFF}")
+
+
+def _is_crontab(value: str) -> bool:
+    """Tell whether it is due at some time. CronSim takes a sixth field, too: then the first is seconds."""
     try:
         next(CronSim(value, datetime(2026, 1, 1)))  # noqa: DTZ001 -- only whether it can be read
     except (CronSimError, StopIteration):
-        raise ValueError(
-            f"must be seconds (1 to {_LONGEST_SECONDS}), five fields of crontab, or {OFF}"
-        ) from None
-    return value
+        return False
+    return len(value.split()) == _FIELDS
 
 
 def _sound_window(value: str) -> str:

@@ -21,6 +21,9 @@ def _use_settings(settings: Settings) -> None:
     """The commands use the process's settings: those of this test."""
 
 
+BATCH = "6f1c2f7e-3d0a-4c55-9a52-0f6a3c1f9b10"
+
+
 def ran(*arguments: str | Path) -> Result:
     return CliRunner().invoke(application(), list(map(str, arguments)))
 
@@ -74,9 +77,15 @@ def test_a_paused_backlog_is_no_mystery(ingest: Run, tmp_path: Path) -> None:
     [
         (["pause", "--queue", "search"], "the queue search cannot be paused → searches are not paused: stop"),
         (["pause", "--queue", "fast"], "there is no queue 'fast' → one of interactive, bulk"),
+        (["pause", "--queue", ""], "there is no queue '' → one of interactive, bulk"),
+        (["pause", "--tenant", ""], "there is no tenant '' → `ingest status` lists"),
+        (["pause", "--reason", "why"], "name what to pause, or choose --all → see --help"),
         (["pause", "--tenant", "nobody"], "there is no tenant 'nobody' → `ingest status` lists"),
         (["resume"], "name what to resume, or choose --all → `ingest pause` lists what is paused"),
         (["cancel", "--batch", "x"], "'x' is not the id of a batch → it is a UUID"),
+        (["cancel", "--requeue"], "--batch stands alone, and --requeue is for it → see --help"),
+        (["cancel", "--batch", BATCH, "--tenant", "acme"], "a batch is of one tenant: --batch goes without"),
+        (["cancel", "--batch", BATCH, "--project", "p"], "a batch is of one tenant: --batch goes without"),
         (["cancel", "--all", "--requeue"], "--batch stands alone, and --requeue is for it → see --help"),
     ],
 )

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, text
 from tests import conftest
 from worker.db.engine import driver_url
 from worker.errors import Exit
+from worker.resources import Resources
 from worker.settings import Settings
 
 NO_DATABASE = "postgresql://u:hush@127.0.0.1:1/x"
@@ -138,6 +139,16 @@ def test_doctor_goes_on_where_the_role_may_not_read(
         administrate("DROP ROLE passerby")
     assert done.returncode == Exit.FINDINGS
     assert "may not read the schema: permission denied" in findings(done)["database"]["seen"]
+    assert findings(done)["broker"]["state"] == "ok"
+
+
+def test_doctor_waits_for_nobody_who_holds_a_table(ingest: Run, resources: Resources) -> None:
+    with resources.engine.begin() as other:
+        other.execute(text("LOCK TABLE chunks, documents IN ACCESS EXCLUSIVE MODE"))
+        done = ingest("doctor", "--json")
+    assert done.returncode == Exit.FINDINGS
+    held = [found for found in findings(done).values() if "another session holds" in found["mend"]]
+    assert held, done.stdout
     assert findings(done)["broker"]["state"] == "ok"
 
 

@@ -4,10 +4,14 @@ import json
 import re
 import signal
 import socket
+import struct
 import subprocess
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import pytest
 import yaml
@@ -21,6 +25,7 @@ from worker.db.grants import Role
 from worker.db.logins import role_urls
 from worker.db.roles import make_roles
 from worker.errors import Exit
+from worker.monitoring.server import Application, listen
 from worker.settings import Settings, load_settings
 from worker.steps.recall import Figures, Measured, Segment
 from worker.types import Lane
@@ -287,6 +292,31 @@ def test_a_port_that_is_taken_is_one_line(ingest: Run, settings: Settings) -> No
         f"error: port {port} of 127.0.0.1, meant for metrics, cannot be used: Address already in use"
         " → stop the program that has it, or set METRICS_PORT to a free port"
     )
+
+
+def test_who_asks_badly_makes_no_traceback(settings: Settings) -> None:
+    exporter = subprocess.Popen(command("exporter"), stderr=subprocess.PIPE, text=True)
+    address = address_of(exporter)
+    host, port = address.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as gone:  # resets: what it sent is not read to its end
+        gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        gone.sendall(b"GET / HTTP/1.1\r\nX: ")
+    broken = Request(f"{address}/metrics", headers={"Accept": "application/openmetrics-text; version=abc"})
+    with pytest.raises(HTTPError) as refused:
+        urlopen(broken, timeout=10)
+    assert refused.value.code == 400
+    exporter.terminate()
+    assert exporter.stderr is not None
+    [line] = exporter.stderr.read().splitlines()
+    assert "request.refused" in line
+    assert exporter.wait(timeout=30) == Exit.OK
+
+
+def test_many_may_come_at_once(settings: Settings) -> None:
+    listening = listen(settings.model_copy(update={"metrics_port": 0}), Application(settings))
+    with listening, ExitStack() as callers:  # nobody accepts yet
+        for _ in range(100):
+            callers.enter_context(socket.create_connection(("127.0.0.1", listening.server_port), timeout=10))
 
 
 def test_it_serves_nothing_else_and_stops_when_its_terminal_closes(settings: Settings) -> None:

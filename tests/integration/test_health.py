@@ -4,6 +4,7 @@ import json
 import socket
 from collections.abc import Callable
 from datetime import UTC, datetime
+from socketserver import BaseRequestHandler, TCPServer
 from threading import Thread
 
 import pytest
@@ -241,6 +242,21 @@ def test_a_broker_that_answers_and_takes_nothing_is_not_ready(settings: Settings
 
 
 # -- over HTTP -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("said", [b"-ERR what is GET?\r\n", b"HTTP/1.1 ?\r\n", b"\x00\xff\n\n", b""])
+def test_another_program_on_its_port_is_no_answer(ingest: Run, settings: Settings, said: bytes) -> None:
+    class Stranger(BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(1000)
+            self.request.sendall(said)
+
+    with TCPServer(("127.0.0.1", 0), Stranger) as server:
+        Thread(target=server.handle_request, daemon=True).start()
+        done = ingest("health", "live", "flower", FLOWER_PORT=str(server.server_address[1]))
+    assert (done.returncode, done.stderr) == (Exit.FINDINGS, b"")
+    [line] = done.stdout.decode().splitlines()
+    assert line.startswith("failed  flower  http://127.0.0.1:")
 
 
 def test_the_exporter_answers_the_same(ingest: Run, settings: Settings, connection: Connection) -> None:

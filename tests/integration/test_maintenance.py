@@ -202,6 +202,17 @@ def test_a_chore_that_fails_outside_the_database_says_why(
     assert "Port out of range" in row.error_message
 
 
+def test_a_chore_that_is_interrupted_is_recorded_in_plain_words(
+    resources: Resources, connection: Connection
+) -> None:
+    def interrupt(_turn: Turn) -> dict[str, Any]:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_chore(resources, "vacuum", work=interrupt)
+    assert value(connection, "SELECT error_message FROM maintenance_runs") == "interrupted"
+
+
 def test_a_run_that_was_killed_is_closed_by_the_next(
     resources: Resources, connection: Connection, other: Connection
 ) -> None:

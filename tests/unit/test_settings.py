@@ -159,6 +159,31 @@ def test_login_without_user_or_password_is_refused(monkeypatch: pytest.MonkeyPat
     assert "FLOWER_BASIC_AUTH: must be user:password" in refusal()
 
 
+@pytest.mark.parametrize("value", ["user:pässword", "user:pass\nword", "one:a, two:b", "user:password "])
+def test_login_that_flower_would_never_find_right_is_refused(
+    monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    monkeypatch.setenv("FLOWER_BASIC_AUTH", value)
+    said = refusal()
+    assert "FLOWER_BASIC_AUTH: must be of ASCII characters" in said
+    assert value.partition(":")[2] not in said
+
+
+@pytest.mark.parametrize("name", ["FLOWER_ADDRESS", "METRICS_ADDRESS"])
+@pytest.mark.parametrize("value", ["a b", "a\nb", "a" * 64, "http://here", "ä" * 64, "x" * 256])
+def test_address_that_no_resolver_takes_is_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    assert f"{name}: must be an address of this machine" in refusal()
+
+
+@pytest.mark.parametrize("value", ["0.0.0.0", "::", "fe80::1%eth0", "localhost", "flower", "a-b.example.com"])
+def test_every_spelling_of_an_address_is_taken(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("METRICS_ADDRESS", value)
+    assert read_settings().metrics_address == value
+
+
 def test_several_logins_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLOWER_BASIC_AUTH", "one:a:b,two:c")
     assert read_settings().flower_basic_auth == SecretStr("one:a:b,two:c")

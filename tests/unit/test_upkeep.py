@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from worker.cli.checks import Finding
+from worker.cli.checks import Finding, State
 from worker.cli.upkeep import judge_upkeep, vacuum_under_way
 
 OLDEST = {"name": "documents", "age": 20_000_000, "share": 0.1}
@@ -25,6 +25,14 @@ def judged(chore: str, **details: Any) -> Finding:
 def test_what_has_not_run_yet_is_no_finding() -> None:
     health: Any = SimpleNamespace(runs=[])
     assert {found.state.value for found in judge_upkeep(health)} == {"ok"}
+
+
+@pytest.mark.parametrize("chore", ["indexes", "reindex", "vacuum", "reconcile"])
+def test_of_a_run_that_failed_nothing_is_called_well(chore: str) -> None:
+    runs = [SimpleNamespace(chore=chore, outcome="failed", seconds_ago=60.0, details={})]
+    health: Any = SimpleNamespace(runs=runs)
+    [found] = [found for found in judge_upkeep(health) if found.state is not State.OK]
+    assert (found.state, found.mend) == (State.UNCHECKED, f"run `ingest maintain {chore}`")
 
 
 @pytest.mark.parametrize(

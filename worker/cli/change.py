@@ -57,7 +57,7 @@ def retry(
 
 def cancel(
     documents: SomeDocuments = None,
-    tenant: Tenant = "default",
+    tenant: Annotated[str | None, typer.Option(help="Whose documents; without it, default.")] = None,
     project: Project = None,
     *,
     every: All = False,
@@ -71,20 +71,23 @@ def cancel(
     """
     from worker import producer
 
-    _require_choice(documents, every=every or batch is not None)
     if batch is not None or requeue:
-        _cancel_batch(batch, every=every, requeue=requeue, as_json=as_json)
+        if documents or every or batch is None:
+            raise IngestError("--batch stands alone, and --requeue is for it", "see --help")
+        if tenant is not None or project is not None:  # it was not looked at, whatever it said
+            raise IngestError("a batch is of one tenant: --batch goes without --tenant", "see --help")
+        _cancel_batch(batch, requeue=requeue, as_json=as_json)
         return
+    _require_choice(documents, every=every)
+    tenant = "default" if tenant is None else tenant
     names = spellings(documents) if documents else None
     changed = producer.cancel(names, tenant=tenant, project=project)
     _report(changed, "cancelled", documents, tenant, project, as_json=as_json)
 
 
-def _cancel_batch(batch: str | None, *, every: bool, requeue: bool, as_json: bool) -> None:
+def _cancel_batch(batch: str, *, requeue: bool, as_json: bool) -> None:
     from worker import producer
 
-    if batch is None or every:
-        raise IngestError("--batch stands alone, and --requeue is for it", "see --help")
     changed = producer.cancel_batch(batch, requeue=requeue)
     if as_json:
         emit({"documents": changed})

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from worker.cli.output import AsJson, columns, emit
+from worker.cli.output import AsJson, columns, emit, printable
 from worker.errors import Exit
 
 if TYPE_CHECKING:  # the database's adapters cost a second to import, and --help must not
@@ -100,9 +100,14 @@ def _served(process: Served) -> "Check":
     url = f"http://{_reachable(address)}:{port}/{path}"
     try:
         build_opener(ProxyHandler({})).open(url, timeout=_HTTP_SECONDS).close()
-    except (OSError, HTTPException) as error:
-        return Check(process.value, False, f"{url} does not answer: {getattr(error, 'reason', error)}")
+    except (HTTPException, OSError) as error:  # the first: another program has the port
+        return Check(process.value, False, f"{url} does not answer: {_why(error)}")
     return Check(process.value, True, f"{url} answers")
+
+
+def _why(error: Exception) -> str:
+    """Say it in one line; what a stranger on the port sent may be anything."""
+    return printable(str(getattr(error, "reason", error)).strip()) or type(error).__name__
 
 
 def _reachable(address: str) -> str:

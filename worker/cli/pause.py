@@ -50,6 +50,8 @@ def pause(
 
     chosen = _chosen(tenant, project, queue, everything=everything)
     if not chosen:
+        if reason is not None:
+            raise IngestError("name what to pause, or choose --all", "see --help")
         _list(producer.paused(), as_json=as_json)
         return
     _change(producer.pause, "paused", chosen | {"reason": reason}, as_json=as_json)
@@ -78,8 +80,9 @@ def _chosen(
     """Give the options that were used, as the calls take them."""
     if project is not None and tenant is None:
         tenant = "default"
-    given = {"tenant": tenant, "project": project, "lane": queue and _lane(queue), "everything": everything}
-    return {name: value for name, value in given.items() if value}
+    lane = None if queue is None else _lane(queue)
+    given = {"tenant": tenant, "project": project, "lane": lane, "everything": everything or None}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _lane(queue: str) -> Lane:

@@ -28,6 +28,9 @@ def judge_upkeep(health: Health) -> Iterator[Finding]:
             yield Finding(
                 name, State.OK, f"not due for their first check yet; `ingest maintain {chore}` does it"
             )
+        elif run.outcome != "done":  # it may have looked at nothing; `chores` says why
+            seen = "not known: the last run failed"
+            yield Finding(name, State.UNCHECKED, seen, f"run `ingest maintain {chore}`")
         else:
             yield judge(name, run.details, age(run.seconds_ago))
 

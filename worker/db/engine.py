@@ -22,6 +22,8 @@ T = TypeVar("T")
 # manual, appendix A). A connection cut by the kernel or an idle-in-transaction
 # timeout carries no code at all.
 _RETRYABLE = ("08", "57P0", "57014", "40001", "40P01", "55P03", "53", "58030", "25P03", "25P04", "25006")
+# What one question over a fresh connection may take: who asks is a person, or waits for a process to start.
+_REACH_SECONDS, _LOCK_SECONDS = 30, 5
 # A generic plan of a search costs thirty times a custom one; so may JIT.
 _READING = (
     "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY;"
@@ -193,11 +195,12 @@ def loggable(error: BaseException) -> str:
 def reach(url: SecretStr, question: Callable[[Connection], T], setting: str = "DATABASE_URL") -> T:
     """Ask one question over a fresh connection; `setting` is the one the URL comes from.
 
-    Raises DatabaseUnavailableError when the server cannot be reached or refuses us, SchemaError when it
-    lets us in and our role may not ask this.
+    Raises DatabaseUnavailableError when the server cannot be reached, refuses us or takes too long,
+    SchemaError when it lets us in and our role may not ask this.
     """
     try:
         with single_connection_engine(url).connect() as connection:
+            connection.exec_driver_sql(_limits(_REACH_SECONDS, _LOCK_SECONDS))
             return question(connection)
     except OperationalError as error:
         raise unavailable(url, error, setting) from None
@@ -223,6 +226,7 @@ def unavailable(
             "lock timeout",
             "another session holds what is needed: try again, then `ingest doctor`",
         ),
+        ("statement timeout", "the server is busy, or hangs: try again, and look at its load"),
         (
             "No space left on device",
             "free some space on its disk (docs/operations/full-disk.md), then run `ingest doctor`",

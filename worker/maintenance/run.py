@@ -152,8 +152,9 @@ def _attended(
 
 
 def _record_failure(connection: Connection, run_id: Any, error: BaseException) -> None:
-    log.error("chore.failed", extra={"reason": describe(error)})
+    reason = describe(error) if isinstance(error, Exception) else "interrupted"
+    log.error("chore.failed", extra={"reason": reason})
     try:
-        operations.close_run(connection, run_id, "failed", {}, describe(error))
+        operations.close_run(connection, run_id, "failed", {}, reason)
     except SQLAlchemyError:  # the connection is what failed: the next run closes this one's record
         log.warning("chore.unrecorded", extra={"reason": describe(error)})

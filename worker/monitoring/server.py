@@ -1,7 +1,9 @@
 """The exporter: a small HTTP server for Prometheus and for what restarts processes."""
 
 import json
+import logging
 import socket
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from functools import partial
@@ -19,6 +21,8 @@ from worker.monitoring.exposition import COUNT_LOAD, KEEP_SECONDS, ProcessCollec
 from worker.monitoring.health import KINDS, Check
 from worker.monitoring.sampler import Sampler
 from worker.settings import Settings
+
+log = logging.getLogger(__name__)
 
 HEALTH_KEEP_SECONDS, HEALTH_PATIENCE_SECONDS = 2, 8
 CLIENT_SECONDS = 10
@@ -45,8 +49,7 @@ class Application:
         """Answer one request."""
         path = environ["PATH_INFO"]
         if path == "/metrics":
-            page: Iterable[bytes] = self._metrics(environ, start_response)
-            return page
+            return self._page_of_metrics(environ, start_response)
         if environ["REQUEST_METHOD"] not in {"GET", "HEAD"}:
             return _text(start_response, "405 Method Not Allowed", "only GET\n")
         if path == "/health/live":
@@ -65,6 +68,14 @@ class Application:
         needed = tuple(kind for kind in KINDS if kind in asked)
         fresh = Sampler("ready", partial(health.ready, needed), HEALTH_KEEP_SECONDS)
         return _as_json(start_response, self._ready.setdefault(needed, fresh).get(HEALTH_PATIENCE_SECONDS))
+
+    def _page_of_metrics(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+        try:
+            page: Iterable[bytes] = self._metrics(environ, start_response)
+        except (TypeError, ValueError) as error:  # what prometheus_client makes of a broken Accept
+            log.warning("request.refused", extra={"reason": error})
+            return _text(start_response, "400 Bad Request", "its headers cannot be read\n")
+        return page
 
 
 def _live() -> list[Check]:
@@ -88,6 +99,16 @@ def _text(start_response: StartResponse, status: str, body: str) -> list[bytes]:
     return [body.encode()]
 
 
+class _Server(ThreadingWSGIServer):
+    """One thread a request; those that come at once wait in line, and are not turned away."""
+
+    request_queue_size = 128
+
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 -- the base's
+        """Say in a line what would be a traceback beside the log: mostly a client that went away."""
+        log.debug("request.broken", extra={"reason": sys.exc_info()[1]})
+
+
 class _Handler(WSGIRequestHandler):
     """Who connects and says nothing is left."""
 
@@ -102,7 +123,7 @@ def listen(settings: Settings, application: Application) -> WSGIServer:
     address, port = settings.metrics_address, settings.metrics_port
     try:
         family = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0][0]
-        kind = type("Server", (ThreadingWSGIServer,), {"address_family": family})
+        kind = type("Server", (_Server,), {"address_family": family})
         return make_server(address, port, application, kind, _Handler)
     except OSError as error:
         raise StackError(
