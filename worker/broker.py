@@ -15,12 +15,6 @@ from worker.types import Queue
 
 # Of the names that results have: where a server's access list lets us in at all, it has these.
 _PROBE = "celery-task-meta-ingest-probe"
-_HINTS = (
-    ("No space left", "free some space on the disk of the server that BROKER_URL names"),
-    ("maxmemory", "raise maxmemory on the server that BROKER_URL names, or take out of it what is not ours"),
-    ("read only", "name the server in BROKER_URL that takes writes"),
-    ("", "check that the Redis server runs there and that BROKER_URL names it and its password"),
-)
 # Every other policy throws messages away when memory runs out, in silence.
 SAFE_EVICTION = "noeviction"
 
@@ -107,7 +101,17 @@ def require_broker(settings: Settings) -> None:
         probe(client)
     except (RedisError, OSError, ValueError) as error:
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
-        hint = next(mend for sign, mend in _HINTS if sign in said)
+        hint = "check that the Redis server runs there and that BROKER_URL names it and its password"
+        for sign, mend in (
+            ("No space left", "free some space on the disk of the server that BROKER_URL names"),
+            (
+                "maxmemory",
+                "raise maxmemory of the server that BROKER_URL names, or empty it of what is not ours",
+            ),
+            ("read only", "name the server in BROKER_URL that takes writes"),
+        ):
+            if sign in said:
+                hint = mend
         raise BrokerUnavailableError(f"the broker at {where} is not usable: {said}", hint) from None
     policy = eviction_policy(client)
     client.close()

@@ -226,7 +226,7 @@ def unavailable(
             "lock timeout",
             "another session holds what is needed: try again, then `ingest doctor`",
         ),
-        ("statement timeout", "the server is busy, or hangs: try again, and look at its load"),
+        ("statement timeout", "the server is busy: look at its load, then run `ingest doctor` again"),
         (
             "No space left on device",
             "free some space on its disk (docs/operations/full-disk.md), then run `ingest doctor`",
