@@ -4,11 +4,15 @@ Once a connection has broken, kombu 5.7 closes its channel. An acknowledgement t
 the putting back of what was not acknowledged, then ask the closed channel for its server's address:
 an AttributeError, "Unrecoverable error", and the worker is gone. Said as a connection error, both are
 logged and left: the batch is in the database, and its message, delivered again, finds it done.
-So does a server that takes no writes for a while, as its disk is full or it became a replica: to wait for a
-message is a write.
+
+So does a server that takes no writes for a while, as its memory or its disk is full or it became a replica:
+to wait for a message is a write, to note one as taken, to say which queue is meant when connecting, to look
+for what others have taken and not acknowledged.
 """
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from celery import current_app
@@ -16,7 +20,7 @@ from kombu.exceptions import DecodeError
 from kombu.transport import TRANSPORT_ALIASES, redis
 from kombu.transport.virtual import Message
 from redis.exceptions import ConnectionError as BrokerConnectionError
-from redis.exceptions import ReadOnlyError, ResponseError
+from redis.exceptions import OutOfMemoryError, ReadOnlyError, ResponseError
 
 # Metadata of documents may be 50 deep; a message holds a few levels beside.
 DEEPEST = 100
@@ -56,10 +60,31 @@ def _depth(value: Any) -> int:
     return depth
 
 
+@contextmanager
+def _writing() -> Iterator[None]:
+    """Say as a lost connection that the broker takes no writes: that ends no worker, and is tried again."""
+    try:
+        yield
+    except ResponseError as error:
+        if not (isinstance(error, ReadOnlyError | OutOfMemoryError) or str(error).startswith("MISCONF")):
+            raise
+        time.sleep(_PAUSE_SECONDS)  # it lets us connect: without it we should be back at once
+        raise BrokerConnectionError(f"the broker takes no writes: {error}") from None
+
+
+class QoS(redis.QoS):
+    """What a channel has taken and not acknowledged."""
+
+    def restore_visible(self, *arguments: Any, **options: Any) -> None:
+        """Put back what others have taken and not acknowledged for too long."""
+        with _writing():
+            super().restore_visible(*arguments, **options)  # type: ignore[no-untyped-call] # kombu's
+
+
 class Channel(redis.Channel):
     """A channel that knows when it is closed."""
 
-    Message = ShallowMessage
+    Message, QoS = ShallowMessage, QoS
 
     def _connparams(self, asynchronous: bool = False) -> Any:
         if self.connection is None or self.connection.client is None:
@@ -67,13 +92,12 @@ class Channel(redis.Channel):
         return super()._connparams(asynchronous)  # type: ignore[no-untyped-call] # kombu's
 
     def _brpop_read(self, **options: Any) -> Any:
-        try:
+        with _writing():
             return super()._brpop_read(**options)  # type: ignore[no-untyped-call] # kombu's
-        except ResponseError as error:
-            if not (isinstance(error, ReadOnlyError) or str(error).startswith("MISCONF")):
-                raise
-            time.sleep(_PAUSE_SECONDS)  # it lets us connect: without it we should be back at once
-            raise BrokerConnectionError(f"the broker takes no writes: {error}") from None
+
+    def _queue_bind(self, *arguments: Any) -> None:
+        with _writing():
+            super()._queue_bind(*arguments)  # type: ignore[no-untyped-call] # kombu's
 
 
 class Transport(redis.Transport):
