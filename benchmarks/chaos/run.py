@@ -17,7 +17,7 @@ from benchmarks.chaos.fleet import TWO_OF_EVERYTHING, Fleet, Supervision
 from benchmarks.chaos.invariants import INVALID, TRIGGERS, Invariants
 from benchmarks.chaos.producers import Producers, replay
 from benchmarks.chaos.recovery import PROBES, Recoveries
-from benchmarks.chaos.script import TENANT
+from benchmarks.chaos.script import PROJECTS, TENANT
 from benchmarks.chaos.servers import Servers
 from benchmarks.chaos.storm import Storm
 from benchmarks.report import Report, say
@@ -121,7 +121,8 @@ def _settle(servers: Servers) -> Counter[str]:
     _wait(lambda: servers.count(_LEFT) == 0, SETTLE_SECONDS)
     failed = Counter(code for (code,) in servers.ask(_FAILED))
     if failed:
-        retry(tenant=TENANT, project=None)
+        for project in PROJECTS:
+            retry(tenant=TENANT, project=project)
         _wait(lambda: servers.count(_LEFT) == 0, SETTLE_SECONDS)
     return failed
 

@@ -9,7 +9,7 @@ from benchmarks.chaos.faults import Kind, Scene, deck
 from benchmarks.chaos.recovery import Recoveries
 from benchmarks.report import say
 
-_PAUSE_SECONDS = (0.8, 3.2)
+_PAUSE_SECONDS = (0.6, 2.6)
 _TICK, _CALM_SECONDS, _TELL = 0.05, 20, 25
 
 
