@@ -65,10 +65,10 @@ def black_hole(scene: Scene) -> Struck:
 KINDS = (
     Kind("Redis: kill -9", partial(restart, lose=False), often=2, on="redis", alone=True),
     Kind("Redis: kill -9, its data lost", partial(restart, lose=True), often=2, on="redis", alone=True),
-    Kind("Redis: flushed", flush, often=2),
+    Kind("Redis: flushed", flush, often=2, on="redis"),
     Kind("Redis: full", fill, often=2, on="redis", away=True),
     Kind("Redis: stopped", stop, on="redis", away=True),
     Kind("Redis: connections cut", cut, often=4),
-    Kind("Redis: clients dropped", drop_clients, often=2),
+    Kind("Redis: clients dropped", drop_clients, often=2, on="redis"),
     Kind("Redis: black hole", black_hole, often=2, on="redis", away=True),
 )

@@ -4,13 +4,14 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.peer_runs import ROOT
 
-_STOP_SECONDS = 120
+_STOP_SECONDS, _TICK = 120, 0.05
 
 
 class Producers:
@@ -18,6 +19,9 @@ class Producers:
 
     def __init__(self, folder: Path, seed: int, names: Sequence[str], environment: Mapping[str, str]) -> None:
         self._processes = [_start(folder, str(seed), name, environment) for name in names]
+        for process, name in zip(self._processes, names, strict=True):
+            while process.poll() is None and not (folder / f"{name}.journal").exists():
+                time.sleep(_TICK)  # before, it does not know how to be stopped
 
     def stop(self) -> Counter[str]:
         """Let each end its last operation; gives what all of them did."""

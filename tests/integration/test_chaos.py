@@ -6,15 +6,19 @@ import random
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import Connection, text
 
 from benchmarks.chaos.compare import Holdings, difference
 from benchmarks.chaos.embedded import Embedded
 from benchmarks.chaos.faults import deck, kinds
+from benchmarks.chaos.invariants import ABANDONED, LEASES, SETS, TRIGGERS
 from benchmarks.chaos.script import Operation, Script
+from worker import Document, submit
 
 ROOT = Path(__file__).parents[2]
 NONE_OF = {"lost", "duplicated", "stuck", "not as undisturbed", "invariants violated"}
@@ -90,3 +94,49 @@ def test_what_is_embedded_again_is_counted(tmp_path: Path) -> None:
     (tmp_path / "1.embedded").write_text("batch-1 aa bb\nbatch-1 cc\n")
     (tmp_path / "2.embedded").write_text("batch-2 aa bb\nbatch-2 aa\n")
     assert Embedded.read(tmp_path) == Embedded(texts=6, again=3, within=1)
+
+
+def count(connection: Connection, question: str) -> int:
+    return int(connection.execute(text(question)).scalar_one())
+
+
+def completed(drain: Callable[[], dict[str, int]]) -> None:
+    submit([Document.text("calm seas", source_path="a.txt"), Document.text("a storm", source_path="b.txt")])
+    assert drain() == {"completed": 2}
+
+
+def test_what_is_written_under_a_lease_is_no_violation_and_what_is_written_without_is(
+    drain: Callable[[], dict[str, int]], connection: Connection
+) -> None:
+    connection.execute(text(TRIGGERS))
+    completed(drain)
+    assert count(connection, LEASES) == 0
+    connection.execute(
+        text("UPDATE batches SET finished_at = now() - interval '1 minute', state = 'abandoned'")
+    )
+    late = "UPDATE documents SET {} WHERE source_path = 'a.txt'"
+    processing = "status = 'processing', settled_at = NULL, batch_id = (SELECT batch_id FROM batches LIMIT 1)"
+    connection.execute(text(late.format(processing)))
+    connection.execute(text(late.format("status = 'completed', settled_at = now(), batch_id = NULL")))
+    assert count(connection, LEASES) == 1
+    assert count(connection, ABANDONED) == 1
+
+
+B = "SELECT document_id FROM documents WHERE source_path = 'b.txt'"
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        "DELETE FROM chunks WHERE text = 'calm seas'",
+        f"UPDATE chunks SET chunk_index = 7, document_id = ({B}) WHERE text = 'calm seas'",
+        "UPDATE documents SET deleted_at = now() WHERE source_path = 'a.txt'",
+    ],
+)
+def test_a_chunk_set_that_is_not_what_its_document_says_is_found(
+    drain: Callable[[], dict[str, int]], connection: Connection, harm: str
+) -> None:
+    completed(drain)
+    assert count(connection, SETS) == 0
+    connection.execute(text(harm))
+    assert count(connection, SETS) > 0
