@@ -5,6 +5,10 @@ import itertools
 import time
 from collections.abc import Callable, Iterator
 
+import psutil
+import psycopg2
+from redis import RedisError
+
 from benchmarks.chaos.faults import Kind, Scene, deck
 from benchmarks.chaos.recovery import Recoveries
 from benchmarks.report import say
@@ -48,7 +52,11 @@ class Storm:
             self._recoveries.calm(_CALM_SECONDS)
 
     def _strike(self, kind: Kind) -> None:
-        struck = kind.strike(self._scene)
+        try:
+            struck = kind.strike(self._scene)
+        except (psycopg2.Error, psutil.Error, RedisError, OSError) as error:  # another fault was in its way
+            say(f"{kind.name}: not struck: {error!r:.100}")
+            return
         self.struck += 1
         if not kind.away:
             self._recoveries.begin(kind.name, struck.hit)

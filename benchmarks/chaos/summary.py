@@ -14,7 +14,7 @@ from benchmarks.chaos.recovery import Recovery
 from benchmarks.chaos.servers import HASTE
 from benchmarks.report import Demand, Report, say
 
-KINDS, FAULTS, LONG_MINUTES = 15, 500, 24
+KINDS, FAULTS, LONG_MINUTES = 15, 500, 20
 _SHOWN = ("LEASE_SECONDS", "HEARTBEAT_SECONDS", "RESCUE_SCHEDULE", "DISPATCH_SCHEDULE", "MAX_ATTEMPTS")
 _TWICE = ("not one chunk set a document", "a content owned twice")
 _EXAMPLES = 10
