@@ -65,7 +65,7 @@ def _disturbed(servers: Servers, folder: Path, seed: int, seconds: float, most: 
         _await_workers(servers, 2)
         producers = Producers(folder, seed, _PRODUCERS, environment)
         began = time.monotonic()
-        storm = Storm(Scene(servers, fleet, random.Random(seed)), recoveries)
+        storm = Storm(Scene(servers, fleet, random.Random(seed)), recoveries, seed)
         try:
             storm.rage(began + seconds, most)
         finally:

@@ -2,6 +2,7 @@
 
 import heapq
 import itertools
+import random
 import time
 from collections.abc import Callable, Iterator
 
@@ -20,8 +21,9 @@ _TICK, _CALM_SECONDS, _TELL = 0.05, 20, 25
 class Storm:
     """Strikes, in the thread that started the servers."""
 
-    def __init__(self, scene: Scene, recoveries: Recoveries) -> None:
+    def __init__(self, scene: Scene, recoveries: Recoveries, seed: int) -> None:
         self._scene, self._recoveries = scene, recoveries
+        self._order = random.Random(seed)  # its own: how much chance a fault takes, the moment decides
         self._ends: list[tuple[float, int, Kind, Callable[[], object]]] = []
         self._numbers = itertools.count(1)
         self.struck = 0
@@ -42,7 +44,7 @@ class Storm:
 
     def _cards(self) -> Iterator[Kind]:
         while True:
-            yield from deck(self._scene.chance)
+            yield from deck(self._order)
 
     def _make_room(self, kind: Kind) -> None:
         """Wait until what this kind takes is free; where it is to be alone, until all is well."""

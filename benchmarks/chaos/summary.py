@@ -111,6 +111,7 @@ def _demands(found: Found, by_kind: Mapping[str, list[float]], minutes: float) -
         "duplicated": found.duplicated,
         "stuck": found.left,
         "not as undisturbed": found.difference.total,
+        "failed": found.by_hand.total(),
         "invariants violated": found.violated.total(),
         "embedded twice by one attempt": found.embedded.within,
         "findings of verify": found.findings.total(),
