@@ -1,6 +1,7 @@
 # The verbs of the project. `make help` lists them.
 #   PYTHON=python3.13   which Python makes .venv        PG=16        run the tests on PostgreSQL 16
 #   CORPUS=path         what `make run` ingests          NAME=writer  which benchmark
+#   SEED=7 MINUTES=30   which faults, for how long
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -13,12 +14,13 @@ COVERAGE ?= --cov --cov-report=term
 PROCESSES := $(shell expr 1 + $$(getconf _NPROCESSORS_ONLN))
 PARALLEL ?= --numprocesses=$(PROCESSES) --maxprocesses=4 --dist=worksteal
 
+export SEED MINUTES
 ifdef PG
 export POSTGRES_VERSION := $(PG)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help run up test lint types format alerts bench screenshots docs-check clean
+.PHONY: help run up test lint types format alerts bench chaos screenshots docs-check clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +54,9 @@ alerts: $(PROMTOOL) $(DEV) ## the alert rules and the dashboard: read and tested
 
 bench: $(DEV) $(if $(filter peers files growth all,$(NAME)),$(PEERS)) ## one benchmark (NAME=pipeline; without a name: which there are)
 	$(BIN)/python -m benchmarks $(NAME)
+
+chaos: $(DEV) ## faults by the hundred, then a comparison with a run without (SEED=7 MINUTES=30)
+	$(BIN)/python -m benchmarks chaos
 
 screenshots: $(DEV) ## the pictures of Flower in the docs, by Chromium
 	$(BIN)/python docs/screenshots.py

@@ -1,4 +1,4 @@
-"""Put the last figures into docs/benchmarks.md: python -m benchmarks.publish.
+"""Put the last figures into docs/benchmarks.md and docs/reliability.md: python -m benchmarks.publish.
 
 Between `<!-- NAME -->` and `<!-- end -->` stand the tables of benchmarks/out/NAME.json and its chart, where
 it has one, and nothing else. A chart is drawn where the peers are installed (`make bench NAME=peers`
@@ -16,13 +16,14 @@ from benchmarks.charts import CAPTIONS, CHARTS
 from benchmarks.peer_runs import ROOT, installed, python
 from benchmarks.report import OUT
 
-PAGE = ROOT / "docs" / "benchmarks.md"
-IMAGES = PAGE.parent / "images"
+PAGES = [ROOT / "docs" / name for name in ("benchmarks.md", "reliability.md")]
+IMAGES = ROOT / "docs" / "images"
 PLACE = re.compile(r"(<!-- (?P<name>\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def main() -> None:
-    PAGE.write_text(PLACE.sub(_filled, PAGE.read_text()))
+    for page in PAGES:
+        page.write_text(PLACE.sub(_filled, page.read_text()))
 
 
 def _filled(place: re.Match[str]) -> str:

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_exponential_jitter
 
-from worker.db.engine import describe, is_retryable, transaction
+from worker.db.engine import describe, is_forbidden, is_retryable, transaction
 
 log = logging.getLogger(__name__)
 
@@ -17,13 +17,18 @@ T = TypeVar("T")
 BRIEF_SECONDS = 1
 
 
+def may_pass(error: BaseException) -> bool:
+    """Tell whether it is no document's fault, and may pass: a right that was taken away is given back."""
+    return is_retryable(error) or is_forbidden(error)
+
+
 def patiently(work: Callable[[], T], must_stop: Callable[[], bool]) -> T:
     """Do the work, again and again while what undoes it is passing, until `must_stop` says so.
 
     Raises what the last try raised. The work is one transaction, or reads only.
     """
     return Retrying(
-        retry=retry_if_exception(is_retryable),
+        retry=retry_if_exception(may_pass),
         wait=wait_exponential_jitter(multiplier=0.2, max=5),
         stop=lambda _: must_stop(),
         before_sleep=_say,

@@ -21,6 +21,7 @@ from worker.errors import IngestError, LeaseLostError, NoAnswerError
 from worker.ingest import ingest_batch
 from worker.lifecycle import stopping
 from worker.maintenance.run import run_chore
+from worker.patience import may_pass
 from worker.queries import read_query
 from worker.resources import resources
 from worker.searching import search
@@ -74,7 +75,7 @@ def ingest_batch_task(self: Task, batch_id: str) -> Told:
     except SQLAlchemyError as error:
         # Before the claim this tries again; after it, the message finds no queued batch, and the
         # lease runs out.
-        if is_retryable(error):
+        if may_pass(error):
             log.warning("batch.interrupted", extra={"batch": batch_id, "reason": describe(error)})
             raise self.retry(countdown=min(2 ** (self.request.retries + 1), 60), exc=error) from None
         raise

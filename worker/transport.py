@@ -4,8 +4,10 @@ Once a connection has broken, kombu 5.7 closes its channel. An acknowledgement t
 the putting back of what was not acknowledged, then ask the closed channel for its server's address:
 an AttributeError, "Unrecoverable error", and the worker is gone. Said as a connection error, both are
 logged and left: the batch is in the database, and its message, delivered again, finds it done.
-So does a server that takes no writes for a while, as its disk or its memory is full or it became a
-replica: to wait for a message is a write, and so is some of what a worker does as it connects.
+
+So does a server that takes no writes for a while, as its memory or its disk is full or it became a replica:
+to wait for a message is a write, to note one as taken, to say which queue is meant when connecting, to look
+for what others have taken and not acknowledged.
 """
 
 import time
@@ -72,10 +74,19 @@ def _refusals_as_losses() -> Iterator[None]:
         raise BrokerConnectionError(f"the broker takes no writes: {error}") from None
 
 
+class QoS(redis.QoS):
+    """What a channel has taken and not acknowledged."""
+
+    def restore_visible(self, *arguments: Any, **options: Any) -> None:
+        """Put back what others have taken and not acknowledged for too long."""
+        with _refusals_as_losses():
+            super().restore_visible(*arguments, **options)  # type: ignore[no-untyped-call] # kombu's
+
+
 class Channel(redis.Channel):
     """A channel that knows when it is closed."""
 
-    Message = ShallowMessage
+    Message, QoS = ShallowMessage, QoS
 
     def _connparams(self, asynchronous: bool = False) -> Any:
         if self.connection is None or self.connection.client is None:
@@ -85,6 +96,10 @@ class Channel(redis.Channel):
     def _brpop_read(self, **options: Any) -> Any:
         with _refusals_as_losses():
             return super()._brpop_read(**options)  # type: ignore[no-untyped-call] # kombu's
+
+    def _queue_bind(self, *arguments: Any) -> None:
+        with _refusals_as_losses():
+            super()._queue_bind(*arguments)  # type: ignore[no-untyped-call] # kombu's
 
 
 class Transport(redis.Transport):

@@ -14,12 +14,12 @@ from worker.buffer import RowBuffer
 from worker.counting import count_outcomes
 from worker.db import batches, chunks, documents, duplicates, postings, segments
 from worker.db.documents import Claimed, Settled
-from worker.db.engine import describe, is_retryable, loggable, transaction, violates_constraint
+from worker.db.engine import describe, loggable, transaction, violates_constraint
 from worker.encoding import Work
 from worker.errors import DocumentError, TransientError
 from worker.metrics import stage
 from worker.outcomes import Outcomes
-from worker.patience import patiently
+from worker.patience import may_pass, patiently
 from worker.resources import Resources
 from worker.settings import Settings
 from worker.types import Status
@@ -77,7 +77,7 @@ class Writer:
         try:
             self._persist(works, settled, later, final=True)
         except DBAPIError as error:
-            if is_retryable(error):
+            if may_pass(error):
                 raise
             log.warning("batch.refused", extra={"reason": loggable(error), "then": "each document alone"})
             for work in works:
@@ -90,7 +90,7 @@ class Writer:
         try:
             self._persist([work], [], [], final=False)
         except DBAPIError as error:
-            if is_retryable(error):
+            if may_pass(error):
                 raise
             if violates_constraint(error, "documents_owner_key"):
                 return  # another got the content first: from the backlog it is found a duplicate
@@ -101,7 +101,7 @@ class Writer:
         try:
             self._persist([], [outcome], [], final=False)
         except DBAPIError as error:
-            if is_retryable(error):
+            if may_pass(error):
                 raise
             log.exception("outcome.refused", extra={"document": outcome.document_id})
             if outcome.error_code != "write_refused":  # without a way out it would go round for ever

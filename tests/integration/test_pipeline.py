@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, event, text
 from tenacity import Retrying, retry_if_result, wait_fixed
 
 from worker import Document, submit
@@ -378,6 +378,31 @@ def test_rows_that_postgresql_refuses_fail_alone(drain: Drain, connection: Conne
     stored = find(["b.txt"])[0]
     assert stored.error_code == "write_refused"
     assert "no_storms" in stored.error_message
+
+
+FORBIDDEN = """
+    CREATE TABLE forbidden AS SELECT 1 AS so;
+    CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        IF EXISTS (SELECT FROM forbidden) THEN
+            RAISE insufficient_privilege USING MESSAGE = 'permission denied for table chunks_s000001';
+        END IF; RETURN NEW; END $$;
+    CREATE TRIGGER refuse BEFORE INSERT ON chunks_s000001 FOR EACH ROW EXECUTE FUNCTION refuse()"""
+
+
+def test_a_right_that_is_taken_away_for_a_while_fails_no_document(
+    resources: Resources, connection: Connection
+) -> None:
+    connection.execute(text(FORBIDDEN))
+    submit([text_of("a.txt", "calm seas"), text_of("b.txt", "fair wind")])
+    refused: list[int] = []
+
+    def give_back(_: Connection) -> None:
+        refused.append(connection.execute(text("DELETE FROM forbidden")).rowcount)
+
+    event.listen(resources.engine, "rollback", give_back)
+    batch_id = one(connection, "SELECT batch_id FROM batches")
+    assert ingest_batch(resources, batch_id, "test") == {"completed": 2}
+    assert refused == [1]
 
 
 # -- the producer's own chunks and vectors --------------------------------------------------------

@@ -147,6 +147,22 @@ def test_a_broker_that_is_away_delays_documents_and_loses_none(
     until(lambda: counts() == {"completed": 100})
 
 
+def test_a_broker_that_is_full_ends_no_worker(
+    start: StartWorker, until: Until, resources: Resources, counts: Counts
+) -> None:
+    workers = [start("ingest"), start("maintenance")]
+    start("beat")
+    client = broker.connect(resources.settings)
+    client.config_set("maxmemory", 1)
+    submit(texts(50))
+    # connecting anew, a worker writes: which queue it means, and that it looks for what others left
+    client.client_kill_filter(_type="normal", skipme=True)
+    until(lambda: all(worker.logs().count("takes no writes") > 1 for worker in workers))
+    client.config_set("maxmemory", 0)
+    until(lambda: counts() == {"completed": 50})
+    assert [worker.container.process.poll() for worker in workers] == [None, None]
+
+
 def to_the_worker(node: CeleryTestWorker) -> None:
     node.kill(signal.SIGTERM)
 

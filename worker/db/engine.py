@@ -149,6 +149,11 @@ def is_retryable(error: BaseException) -> bool:
     return any(code.startswith(prefix) for prefix in _RETRYABLE)
 
 
+def is_forbidden(error: BaseException) -> bool:
+    """Tell whether our role may not do this (42501). Tried again at once it fails as before."""
+    return isinstance(error, DBAPIError) and getattr(error.orig, "pgcode", None) == "42501"
+
+
 def lacks_memory(error: DBAPIError) -> bool:
     """Tell whether the server had no room, in memory or in what it shares it by (class 53)."""
     return str(getattr(error.orig, "pgcode", None) or "").startswith("53")

@@ -1,0 +1,135 @@
+"""Faults of processes: killed, stopped, told to end, with a wrong clock."""
+
+import signal
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
+
+import psutil
+
+from benchmarks.chaos.faults import LEASE_SECONDS, Kind, Scene, Struck
+from benchmarks.chaos.fleet import BEATS, INGEST, MAINTENANCE
+from benchmarks.chaos.recovery import Hit, hit_by
+
+_BUSY_SECONDS, _STAGE_SECONDS = 1.5, 0.3
+_BUSY = "SELECT worker FROM batches WHERE state = 'running'"
+
+
+def _busy(scene: Scene) -> str:
+    """Choose an ingest worker, one that has a batch where there is one soon; then let it come some way."""
+    limit = time.monotonic() + _BUSY_SECONDS
+    while time.monotonic() < limit:
+        workers = {row[0] for row in scene.servers.ask(_BUSY)}
+        busy = [name for name in INGEST if any(f"-{scene.fleet.pid(name)}@" in worker for worker in workers)]
+        if busy:
+            time.sleep(scene.chance.uniform(0, _STAGE_SECONDS))
+            return scene.chance.choice(busy)
+        time.sleep(0.02)
+    return scene.chance.choice(INGEST)
+
+
+def _hit(scene: Scene, name: str) -> Hit:
+    return hit_by(scene.servers, scene.fleet.pid(name))
+
+
+def kill_child(scene: Scene) -> Struck:
+    name = _busy(scene)
+    hit = _hit(scene, name)
+    _kill_one(scene, name)
+    return Struck(hit)
+
+
+def kill_chore(scene: Scene) -> Struck:
+    _kill_one(scene, scene.chance.choice(MAINTENANCE))
+    return Struck()
+
+
+def _kill_one(scene: Scene, name: str) -> None:
+    child = scene.fleet.child(name, scene.chance)
+    with suppress(psutil.NoSuchProcess):
+        if child:
+            child.kill()
+
+
+def end_worker(number: signal.Signals, scene: Scene) -> Struck:
+    name = _busy(scene)
+    hit = _hit(scene, name)
+    scene.fleet.send(name, number)
+    return Struck(hit)
+
+
+def kill_both(scene: Scene) -> Struck:
+    hit = [one for name in INGEST for one in _hit(scene, name)]
+    for name in INGEST:
+        scene.fleet.send(name, signal.SIGKILL)
+    return Struck(hit)
+
+
+def kill_any(names: Sequence[str], scene: Scene) -> Struck:
+    scene.fleet.send(scene.chance.choice(names), signal.SIGKILL)
+    return Struck()
+
+
+def kill_beats(scene: Scene) -> Struck:
+    for name in BEATS:
+        scene.fleet.send(name, signal.SIGKILL)
+    return Struck()
+
+
+def stop_worker(seconds: float, scene: Scene) -> Struck:
+    name = _busy(scene)
+    hit = _hit(scene, name)
+    family = [psutil.Process(scene.fleet.pid(name)), *scene.fleet.children(name)]
+    return _stopped(family, hit, seconds)
+
+
+def stop_child(seconds: float, scene: Scene) -> Struck:
+    name = _busy(scene)
+    child = scene.fleet.child(name, scene.chance)
+    return _stopped([child] if child else [], _hit(scene, name), seconds)
+
+
+def stop_chore(seconds: float, scene: Scene) -> Struck:
+    child = scene.fleet.child(scene.chance.choice(MAINTENANCE), scene.chance)
+    return _stopped([child] if child else [], (), seconds)
+
+
+def _stopped(family: Sequence[psutil.Process], hit: Hit, seconds: float) -> Struck:
+    _each(family, signal.SIGSTOP)
+    return Struck(hit, seconds, partial(_each, family, signal.SIGCONT))
+
+
+def _each(family: Sequence[psutil.Process], number: signal.Signals) -> None:
+    for process in family:
+        with suppress(psutil.NoSuchProcess):
+            process.send_signal(number)
+
+
+def shift_clock(scene: Scene) -> Struck:
+    name = scene.chance.choice([*INGEST, *MAINTENANCE])
+    hit = _hit(scene, name)
+    scene.fleet.wrong_clock(name, scene.chance.choice((-86_400, -300, 300, 86_400)))
+    scene.fleet.send(name, signal.SIGKILL)
+    return Struck(hit)
+
+
+_LONG, _SHORT = LEASE_SECONDS + 2, LEASE_SECONDS / 2
+
+KINDS = (
+    Kind("worker: child kill -9", kill_child, often=12),
+    Kind("worker: parent kill -9", partial(end_worker, signal.SIGKILL), often=4),
+    Kind("worker: both kill -9", kill_both),
+    Kind("worker: SIGTERM, warm", partial(end_worker, signal.SIGTERM), often=3),
+    Kind("worker: SIGQUIT, cold", partial(end_worker, signal.SIGQUIT), often=2),
+    Kind("worker: stopped past its lease", partial(stop_worker, _LONG), often=2, on="stop"),
+    Kind("worker: child stopped past its lease", partial(stop_child, _LONG), often=3, on="stop"),
+    Kind("worker: stopped for a moment", partial(stop_worker, _SHORT), often=2, on="stop"),
+    Kind("worker: started with a wrong clock", shift_clock, often=2),
+    Kind("maintenance: child kill -9", kill_chore, often=6),
+    Kind("maintenance: child stopped", partial(stop_chore, _LONG), often=2, on="stop"),
+    Kind("maintenance: parent kill -9", partial(kill_any, MAINTENANCE)),
+    Kind("search: parent kill -9", partial(kill_any, ("search-1", "search-2"))),
+    Kind("beat: kill -9", partial(kill_any, BEATS), often=2),
+    Kind("beat: both kill -9", kill_beats),
+)

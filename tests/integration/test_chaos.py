@@ -1,0 +1,142 @@
+"""The chaos run, tiny: some faults of a seed, nothing lost, nothing twice; times do not count."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, text
+
+from benchmarks.chaos.compare import Holdings, difference
+from benchmarks.chaos.embedded import Embedded
+from benchmarks.chaos.faults import deck, kinds
+from benchmarks.chaos.invariants import ABANDONED, LEASES, SETS, TRIGGERS
+from benchmarks.chaos.script import Operation, Script
+from worker import Document, submit
+
+ROOT = Path(__file__).parents[2]
+NONE_OF = {"lost", "duplicated", "stuck", "not as undisturbed", "invariants violated"}
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    out = tmp_path_factory.mktemp("chaos")
+    run = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "chaos"],
+        cwd=ROOT,
+        env={**os.environ, "OUT": str(out), "SEED": "11", "MINUTES": "0.4", "FAULTS": "6"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert "Traceback" not in run.stderr, run.stderr
+    assert run.returncode == 1, run.stderr  # so few faults are not of as many kinds as is demanded
+    record: dict[str, Any] = json.loads((out / "chaos.json").read_text())
+    return record
+
+
+def test_after_some_faults_nothing_is_lost_and_nothing_is_twice(found: dict[str, Any]) -> None:
+    demands = {demand["name"]: demand for demand in found["demands"]}
+    assert demands.keys() >= NONE_OF
+    assert {name: demands[name]["measured"] for name in NONE_OF} == dict.fromkeys(NONE_OF, 0)
+
+
+def test_what_was_compared_is_not_nothing(found: dict[str, Any]) -> None:
+    figures = {row["what"]: row["count"] for row in found["figures"]["what was found"]}
+    assert figures["faults"] == 6
+    assert figures["documents in the end"] > 0
+    assert figures["chunks embedded"] > 0
+    assert figures["invariants asked"] > 10
+
+
+def test_a_seed_gives_the_same_faults_and_the_same_operations_again() -> None:
+    assert [kind.name for kind in deck(random.Random(5))] == [kind.name for kind in deck(random.Random(5))]
+    first, second = (Script(5, "north").operations() for _ in range(2))
+    for _ in range(200):
+        operation = next(first)
+        assert operation == next(second)
+        assert Operation.read(json.loads(json.dumps(operation.record()))) == operation
+
+
+def test_there_are_fifteen_kinds_and_more() -> None:
+    names = [kind.name for kind in kinds()]
+    assert len(set(names)) == len(names) >= 15
+
+
+def holdings(documents: dict[str, str], chunks: dict[str, str]) -> Holdings:
+    return Holdings(
+        {path: (status, "hash") for path, status in documents.items()},
+        Counter(),
+        {("p", content): found for content, found in chunks.items()},
+        len(chunks),
+        {},
+    )
+
+
+def test_whatever_differs_is_told() -> None:
+    meant = holdings({"a": "completed", "b": "skipped"}, {"x": "1", "y": "2"})
+    assert difference(meant, meant).total == 0
+    less = difference(holdings({"a": "failed"}, {"x": "1"}), meant)
+    assert (len(less.lost), len(less.extra), len(less.other)) == (2, 0, 1)
+    beside = holdings({"a": "completed", "b": "skipped", "c": "completed"}, {"x": "3", "y": "2"})
+    more = difference(beside, meant)
+    assert (len(more.lost), len(more.extra), len(more.other)) == (0, 1, 1)
+
+
+def test_what_is_embedded_again_is_counted(tmp_path: Path) -> None:
+    (tmp_path / "1.embedded").write_text("batch-1 aa bb\nbatch-1 cc\n")
+    (tmp_path / "2.embedded").write_text("batch-2 aa bb\nbatch-2 aa\n")
+    assert Embedded.read(tmp_path) == Embedded(texts=6, again=3, within=1)
+
+
+def count(connection: Connection, question: str) -> int:
+    return int(connection.execute(text(question)).scalar_one())
+
+
+def completed(drain: Callable[[], dict[str, int]]) -> None:
+    submit([Document.text("calm seas", source_path="a.txt"), Document.text("a storm", source_path="b.txt")])
+    assert drain() == {"completed": 2}
+
+
+def test_what_is_written_under_a_lease_is_no_violation_and_what_is_written_without_is(
+    drain: Callable[[], dict[str, int]], connection: Connection
+) -> None:
+    connection.execute(text(TRIGGERS))
+    completed(drain)
+    assert count(connection, LEASES) == 0
+    connection.execute(
+        text("UPDATE batches SET finished_at = now() - interval '1 minute', state = 'abandoned'")
+    )
+    late = "UPDATE documents SET {} WHERE source_path = 'a.txt'"
+    processing = "status = 'processing', settled_at = NULL, batch_id = (SELECT batch_id FROM batches LIMIT 1)"
+    connection.execute(text(late.format(processing)))
+    connection.execute(text(late.format("status = 'completed', settled_at = now(), batch_id = NULL")))
+    assert count(connection, LEASES) == 1
+    assert count(connection, ABANDONED) == 1
+
+
+B = "SELECT document_id FROM documents WHERE source_path = 'b.txt'"
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        "DELETE FROM chunks WHERE text = 'calm seas'",
+        f"UPDATE chunks SET chunk_index = 7, document_id = ({B}) WHERE text = 'calm seas'",
+        "UPDATE documents SET deleted_at = now() WHERE source_path = 'a.txt'",
+    ],
+)
+def test_a_chunk_set_that_is_not_what_its_document_says_is_found(
+    drain: Callable[[], dict[str, int]], connection: Connection, harm: str
+) -> None:
+    completed(drain)
+    assert count(connection, SETS) == 0
+    connection.execute(text(harm))
+    assert count(connection, SETS) > 0
