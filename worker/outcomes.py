@@ -6,8 +6,6 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Row
-
 from worker.db.documents import Claimed, Settled
 from worker.errors import TransientError
 from worker.types import Status
@@ -15,7 +13,7 @@ from worker.types import Status
 log = logging.getLogger(__name__)
 
 
-def say_cancelled(documents: Sequence[Row[Any]]) -> None:
+def say_cancelled(documents: Sequence[Any]) -> None:
     """Log a line for each of these (document_id, trace), once that is committed."""
     for row in documents:
         log.info(

@@ -40,7 +40,7 @@ def test_every_value_shown_is_the_default(monkeypatch: pytest.MonkeyPatch) -> No
 def test_only_settings_without_a_value_are_shown_empty() -> None:
     empty = {name for name, value in SHOWN.items() if not value and name in FIELDS}
     defaults = {name: Settings.model_fields[FIELDS[name]].default for name in empty}
-    assert all(default in (None, ()) for default in defaults.values()), defaults
+    assert all(default in (None, (), "") for default in defaults.values()), defaults
 
 
 def test_the_required_settings_are_the_urls() -> None:
