@@ -40,11 +40,16 @@ class Timetable(BaseSchedule):
         return schedstate(True, max(self.remaining_estimate(self.now()).total_seconds(), 0.0))
 
     def remaining_estimate(self, last_run_at: datetime) -> timedelta:
-        """Give how long it is until the next run after one."""
+        """Give how long it is until the next run after one; none where that is yet to come.
+
+        Then the clock went ahead and was set right: beat's file would have it wait for as long as that was.
+        """
+        now: datetime = self.now()
+        if last_run_at > now:
+            return timedelta(0)
         offset = timedelta(seconds=self.offset)
         last = last_run_at.astimezone(ZoneInfo(self.zone))
         due: datetime = next_due(self.timing, last - offset) + offset
-        now: datetime = self.now()
         return due - now
 
     def __eq__(self, other: object) -> bool:

@@ -101,13 +101,17 @@ def test_an_index_that_is_being_built_is_not_found(
             ["tenants_name_key is gone"],
             "run ALTER TABLE tenants ADD CONSTRAINT tenants_name_key UNIQUE (name)",
         ),
-        ("DROP TABLE chunks_s000003", ["chunks_s000003 is gone"], "restore the table from a backup"),
+        ("DROP TABLE chunks_s000003", ["chunks_s000003 is gone"], "make it anew by `ingest verify --repair`"),
         (
             "ALTER TABLE chunks DETACH PARTITION chunks_s000004",
             [f"chunks_s000004 lacks {name}" for name in OF_CHUNKS],
             "run ALTER TABLE chunks ATTACH PARTITION chunks_s000004 FOR VALUES IN (4)",
         ),
-        ("DROP TABLE postings_s000003", ["postings_s000003 is gone"], "restore the table from a backup"),
+        (
+            "DROP TABLE postings_s000003",
+            ["postings_s000003 is gone"],
+            "make it anew by `ingest verify --repair`",
+        ),
         (
             "ALTER TABLE postings DETACH PARTITION postings_s000004",
             ["postings_s000004 lacks postings_term_idx"],

@@ -153,6 +153,8 @@ def test_jitter_shifts_crontabs_and_no_intervals() -> None:
         ("0 * * * *", 60, 3600, True, 60),
         ("59 * * * *", 60, 3600, True, 3600),
         ("0 3 * * *", 0, 200_000, True, 54_000),
+        ("10", 0, -200_000, True, 10),
+        ("0 * * * *", 60, -200_000, True, 60),
     ],
 )
 def test_beat_is_told_when_a_chore_is_due(

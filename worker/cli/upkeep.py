@@ -66,8 +66,10 @@ def _restored(details: Details) -> str:
     leaf = _LEAF.match(details["missing"][0])
     if leaf and leaf[4] == "lacks":
         return f"run ALTER TABLE {leaf[2]} ATTACH PARTITION {leaf[1]} FOR VALUES IN ({leaf[3] or -1})"
+    if leaf and leaf[3]:
+        return "make it anew by `ingest verify --repair`; what cannot be read again is in your backups"
     if leaf:
-        return "restore the table from a backup; without one, `ingest add` again what was in it"
+        return "restore the table from a backup"
     mends = [found["mend"] for found in details.get("not_made", ()) if "mend" in found]
     return f"run {mends[0]}" if mends else "run `ingest maintain indexes`"
 
