@@ -29,20 +29,16 @@ class Timetable(BaseSchedule):
         self.timing, self.zone, self.offset = timing, zone, offset
 
     def is_due(self, last_run_at: datetime) -> Any:
-        """Tell whether it is due, and in how many seconds to ask again.
-
-        One that was last sent in the future was so before the clock was set back: it is due, or nothing
-        would be sent until the clock is there again.
-        """
-        rest = 0.0 if last_run_at > self.now() else self.remaining_estimate(last_run_at).total_seconds()
+        """Tell whether it is due, and in how many seconds to ask again."""
+        rest = self.remaining_estimate(last_run_at).total_seconds()
         if rest > 0:
             return schedstate(False, rest)
         return schedstate(True, max(self.remaining_estimate(self.now()).total_seconds(), 0.0))
 
     def remaining_estimate(self, last_run_at: datetime) -> timedelta:
-        """Give how long it is until the next run after one; none where that is yet to come.
+        """Give how long it is until the next run after one; nothing where that one is yet to come.
 
-        Then the clock went ahead and was set right: beat's file would have it wait for as long as that was.
+        It was sent before the clock was set back: nothing would be sent until the clock is there again.
         """
         now: datetime = self.now()
         if last_run_at > now:
