@@ -16,6 +16,7 @@ from pathlib import Path
 import psutil
 
 from benchmarks.peer_runs import ROOT
+from worker.embedded.process import death_wish
 
 INGEST, MAINTENANCE, BEATS = (
     ("ingest-1", "ingest-2"),
@@ -34,6 +35,7 @@ class Fleet:
         self._expected: dict[int, float] = {}  # when it was told to end
         folder.mkdir()
         self._clocks: dict[str, float] = {}
+        self._stopping = False
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self.unexpected: Counter[str] = Counter()
         for name in names:
@@ -58,11 +60,14 @@ class Fleet:
                     "CHAOS_CLOCK": str(self._clocks.pop(name, 0)),
                 },
                 start_new_session=True,
+                preexec_fn=death_wish(signal.SIGKILL),  # noqa: PLW1509 -- one system call, bound early
             )
 
     def supervise(self) -> None:
         """Start again what has ended; count what ended though nobody did it any harm."""
         for name, process in list(self._processes.items()):
+            if self._stopping:
+                return
             if process.poll() is not None:
                 if process.pid not in self._expected:
                     self.unexpected[f"{name.partition('-')[0]} ended with {process.returncode}"] += 1
@@ -107,6 +112,7 @@ class Fleet:
 
     def stop(self) -> None:
         """Stop everything as a supervisor does, and insist after a while."""
+        self._stopping = True
         family = [psutil.Process(p.pid) for p in self._processes.values() if p.poll() is None]
         family += [child for process in family for child in process.children(recursive=True)]
         for process in self._processes.values():
@@ -131,7 +137,7 @@ class Fleet:
 
 
 class Supervision:
-    """Supervises a fleet from a thread; what it starts lives on its own, so that no thread's end ends it."""
+    """Supervises a fleet from a thread, which outlives it: what a thread has started dies with it."""
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet, self._over = fleet, threading.Event()
@@ -141,9 +147,9 @@ class Supervision:
         self._thread.start()
 
     def __exit__(self, *_: object) -> None:
+        self._fleet.stop()
         self._over.set()
         self._thread.join()
-        self._fleet.stop()
 
     def _run(self) -> None:
         while not self._over.wait(_TICK):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -10,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.peer_runs import ROOT
+from worker.embedded.process import death_wish
 
 _STOP_SECONDS, _TICK = 120, 0.05
 
@@ -50,6 +52,7 @@ def _start(folder: Path, seed: str, name: str, environment: Mapping[str, str]) -
             stderr=log,
             cwd=ROOT,
             env={**os.environ, **environment},
+            preexec_fn=death_wish(signal.SIGKILL),  # noqa: PLW1509 -- one system call, bound early
         )
 
 
