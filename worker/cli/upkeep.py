@@ -69,7 +69,7 @@ def _restored(details: Details) -> str:
     if leaf and leaf[3]:
         return "make it anew by `ingest verify --repair`; what cannot be read again is in your backups"
     if leaf:
-        return "restore the table from a backup"
+        return "restore the table from a backup, then run `ingest verify`"
     mends = [found["mend"] for found in details.get("not_made", ()) if "mend" in found]
     return f"run {mends[0]}" if mends else "run `ingest maintain indexes`"
 
