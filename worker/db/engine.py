@@ -212,7 +212,7 @@ def reach(url: SecretStr, question: Callable[[Connection], T], setting: str = "D
     except ProgrammingError as error:
         raise SchemaError(
             f"the database's role may not read the schema: {describe(error)}",
-            f"grant it the tables of ingest-worker, or correct {setting}",
+            f"run `ingest roles`, which gives each role its rights, or correct {setting}",
         ) from None
 
 
