@@ -160,13 +160,18 @@ def test_an_index_under_another_name_is_the_one_too_many(
     assert "theirs is the same as documents_status_idx" in finding(connection, "indexes").seen
 
 
-def test_an_index_of_the_schema_that_is_invalid_is_made_again(
-    resources: Resources, connection: Connection
-) -> None:
+def _spoil(connection: Connection) -> None:
+    """Leave an index of the schema as a build by hand that failed does."""
     tell(
         connection,
         "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'documents_status_idx'::regclass",
     )
+
+
+def test_an_index_of_the_schema_that_is_invalid_is_made_again(
+    resources: Resources, connection: Connection
+) -> None:
+    _spoil(connection)
     assert look(resources) == NOTHING | {"made": ["documents_status_idx"]}
     assert value(connection, "SELECT bool_and(indisvalid) FROM pg_index")
 
@@ -175,10 +180,7 @@ def test_an_invalid_index_that_a_transaction_keeps_waits_for_the_next_run(
     resources: Resources, connection: Connection, other: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("worker.db.builds.WAIT_SECONDS", 1)
-    tell(
-        connection,
-        "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'documents_status_idx'::regclass",
-    )
+    _spoil(connection)
     tell(other, "LOCK TABLE documents IN ROW EXCLUSIVE MODE")
     [left] = look(resources)["not_made"]
     assert (left["index"], left["held_by"]["kind"]) == ("documents_status_idx", "session")
