@@ -2,9 +2,9 @@
 
 import json
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
-from socketserver import BaseRequestHandler, TCPServer
 from threading import Thread
 
 import pytest
@@ -246,14 +246,8 @@ def test_a_broker_that_answers_and_takes_nothing_is_not_ready(settings: Settings
 
 @pytest.mark.parametrize("said", [b"-ERR what is GET?\r\n", b"HTTP/1.1 ?\r\n", b"\x00\xff\n\n", b""])
 def test_another_program_on_its_port_is_no_answer(ingest: Run, settings: Settings, said: bytes) -> None:
-    class Stranger(BaseRequestHandler):
-        def handle(self) -> None:
-            self.request.recv(1000)
-            self.request.sendall(said)
-
-    with TCPServer(("127.0.0.1", 0), Stranger) as server:
-        Thread(target=server.handle_request, daemon=True).start()
-        done = ingest("health", "live", "flower", FLOWER_PORT=str(server.server_address[1]))
+    with _stranger(said) as port:
+        done = ingest("health", "live", "flower", FLOWER_PORT=port)
     assert (done.returncode, done.stderr) == (Exit.FINDINGS, b"")
     [line] = done.stdout.decode().splitlines()
     assert line.startswith("failed  flower  http://127.0.0.1:")
@@ -287,19 +281,25 @@ def test_a_proxy_is_not_asked_and_who_speaks_another_language_is_named_in_one_li
     with running():
         done = ingest("health", "live", "exporter", http_proxy="http://127.0.0.1:1")
         assert done.returncode == Exit.OK, done.stdout
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        Thread(target=_greet, args=(other,), daemon=True).start()
-        done = ingest("health", "live", "exporter", METRICS_PORT=str(other.getsockname()[1]))
+    with _stranger(b"SSH-2.0-some\r\n") as port:
+        done = ingest("health", "live", "exporter", METRICS_PORT=port)
     assert done.returncode == Exit.FINDINGS, done.stderr
     assert b"does not answer: SSH" in done.stdout
 
 
-def _greet(listening: socket.socket) -> None:
-    """Answer one caller as a server does that is not asked over HTTP."""
-    caller, _ = listening.accept()
-    with caller:
-        caller.sendall(b"SSH-2.0-some\r\n")
-        caller.recv(4096)
+@contextmanager
+def _stranger(said: bytes) -> Iterator[str]:
+    """Answer one caller as a server does that is not asked over HTTP; gives its port."""
+
+    def answer() -> None:
+        caller, _ = listening.accept()
+        with caller:
+            caller.sendall(said)
+            caller.recv(4096)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        Thread(target=answer, daemon=True).start()
+        yield str(listening.getsockname()[1])
 
 
 def until(condition: Callable[[], bool]) -> None:
