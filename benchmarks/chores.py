@@ -199,13 +199,13 @@ class _Bench:
 
     def _beside_ingestion(self, leaves: Sequence[str]) -> None:
         self._wear(leaves)
-        with company.company(self._resources.settings, [INGESTION]):
-            self._await_batches(time.time())  # it takes a moment to start
-            # each finds what was written beside those before it, and recall compares with all of it
-            for chore in sorted(self._beside, key="recall".__ne__):
+        for chore in self._beside:
+            with company.company(self._resources.settings, [INGESTION]):
                 self._found.lines[chore].ingestion = self._ingestion_beside(chore)
+            wear.empty_open_segment(self._resources)  # or the next one finds more than sealing ever leaves
 
     def _ingestion_beside(self, chore: str) -> Beside:
+        self._await_batches(time.time())  # it takes a moment to start
         begun = time.time()
         self._await_batches(begun + self._seconds)
         since = time.time()

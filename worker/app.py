@@ -52,6 +52,7 @@ def configuration(settings: Settings) -> dict[str, Any]:
         # the outbox is the database: publishing may give up soon
         "task_publish_retry_policy": {"max_retries": 3, "interval_start": 0.2, "interval_max": 2},
         "worker_cancel_long_running_tasks_on_connection_loss": False,
+        "worker_pool": "worker.pool:TaskPool",
         "worker_max_tasks_per_child": 200,
         "worker_redirect_stdouts": False,
         "beat_schedule": schedule(settings),

@@ -3,7 +3,7 @@
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from worker.settings import read_settings
 OpenPage = Callable[..., Page]
 
 _DISK = "size=192m"
+_LAST_CHARACTERS = 3_000
 
 
 @pytest.fixture(scope="session")
@@ -65,6 +66,20 @@ def _move_to(disk: Path, postgres: RunningPostgres) -> None:
         with connection.cursor() as cursor:
             cursor.execute(f"CREATE TABLESPACE small LOCATION '{place}'")
             cursor.execute("ALTER DATABASE ingest SET TABLESPACE small")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Function, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show with a failure what each process said last, and which of them is gone."""
+    report = yield
+    stack = item.funcargs.get("stack")
+    if report.failed and isinstance(stack, Stack):
+        for kind, process in stack.processes.items():
+            state = "running" if process.poll() is None else f"ended with {process.returncode}"
+            report.sections.append((f"{kind}, {state}", stack.log(kind)[-_LAST_CHARACTERS:]))
+    return report
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ LAYERS = [
     (
         "entry",
         (
-            "app tasks timetable lifecycle transport producer submitting operating rating loading load_slice"
-            " document cli stack"
+            "app tasks timetable lifecycle pool transport producer submitting operating rating loading"
+            " load_slice document cli stack"
         ),
     ),
     (
@@ -94,7 +94,7 @@ SQLALCHEMY = {
     "worker.monitoring.health": ({"Connection"}, "type of what it hands to db/"),
     "worker.patience": (ERRORS | {"Connection", "Engine"}, "tries again, or leaves a busy moment be"),
 }
-CELERY = {"app", "tasks", "timetable", "lifecycle", "transport", "producer", "dispatch", "cli"}
+CELERY = {"app", "tasks", "timetable", "lifecycle", "pool", "transport", "producer", "dispatch", "cli"}
 REDIS = {"broker", "dispatch", "tasks", "transport", "cli", "embedded", "monitoring"}
 
 # Modules that may be longer, and why.
