@@ -209,7 +209,7 @@ class _Bench:
         begun = time.time()
         self._await_batches(begun + self._seconds)
         since = time.time()
-        # with all of its sample recall takes so long that most of what it compares is what is written meanwhile
+        # with all of its sample recall would compare, most of all, what is written meanwhile
         brief = self._resources.settings.model_copy(update={"recall_sample": FEW_PROBES})
         with company.company(brief, [partial(company.repeat, chore=chore)]):
             while not self._has_run(chore, since):
