@@ -140,8 +140,9 @@ def _read_uri(uri: str, settings: Settings) -> bytes:
     import fsspec
 
     scheme = uri.partition("://")[0].lower()
-    if scheme not in settings.allowed_uri_schemes:
-        raise DocumentError("scheme_not_allowed", f"{scheme}:// is not in ALLOWED_URI_SCHEMES")
+    for link in uri.split("::"):  # fsspec unpacks zip://name::s3://bucket/archive
+        if (name := link.partition("://")[0].lower()) not in settings.allowed_uri_schemes:
+            raise DocumentError("scheme_not_allowed", f"{name}:// is not in ALLOWED_URI_SCHEMES")
     limit = settings.max_document_bytes
     try:
         with fsspec.open(uri, "rb") as file:

@@ -211,7 +211,13 @@ def test_uri_without_permission_is_unreadable(root: Path, settings: Settings, or
     assert code_of(f"local://{root}/secret", settings) == "unreadable"
 
 
-@pytest.mark.parametrize("uri", ["s3://b/k", "http://127.0.0.1/", "FTP://h/x", "gs+x.y-z://h"])
+@pytest.mark.parametrize(
+    "uri",
+    [
+        *("s3://b/k", "http://127.0.0.1/", "FTP://h/x", "gs+x.y-z://h"),
+        *("zip://a::memory://b.zip", "memory://a::file:///etc/passwd", "memory://a::zip::memory://b.zip"),
+    ],
+)
 def test_scheme_must_be_allowed(settings: Settings, uri: str) -> None:
     assert code_of(uri, settings) == "scheme_not_allowed"
 
