@@ -20,7 +20,7 @@ export POSTGRES_VERSION := $(PG)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help run up test lint types format audit alerts bench chaos screenshots docs-check clean
+.PHONY: help run up test lint types format audit alerts bench chaos hostile screenshots docs-check clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,6 +60,9 @@ bench: $(DEV) $(if $(filter peers files growth all,$(NAME)),$(PEERS)) ## one ben
 
 chaos: $(DEV) ## faults by the hundred, then a comparison with a run without (SEED=7 MINUTES=30)
 	$(BIN)/python -m benchmarks chaos
+
+hostile: $(DEV) ## files made to harm, at full size, and what becomes of each
+	$(BIN)/python -m benchmarks hostile
 
 screenshots: $(DEV) ## the pictures of Flower in the docs, by Chromium
 	$(BIN)/python docs/screenshots.py

@@ -10,10 +10,12 @@ from pathlib import Path
 from worker.errors import SkipDocument
 from worker.steps import prepare
 from worker.steps.chunk import file_type_of
+from worker.types import Limits
 
 PREFERRED = "rust-rfcs"
 SUFFIXES = {".md", ".py"}
 MOST_BYTES = 10e6
+UNLIMITED = Limits(characters=1 << 30, chunks=10_000_000, chunk_characters=1 << 30)
 
 
 def name() -> str:
@@ -53,11 +55,11 @@ def pieces(paths: list[Path], *, size: int, overlap: int) -> list[list[prepare.P
     for path in paths:
         kind = file_type_of(path.name)
         try:
-            text = prepare.read(path.read_bytes(), path.name, kind, "english", b"")
+            text = prepare.read(path.read_bytes(), path.name, kind, "english", b"", UNLIMITED)
         except SkipDocument:
             continue
         cut[text.content_hash] = prepare.split(
-            text, kind, model="benchmark", size=size, overlap=overlap, most=10_000_000
+            text, kind, model="benchmark", size=size, overlap=overlap, limits=UNLIMITED
         )
     return list(cut.values())
 

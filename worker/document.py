@@ -12,7 +12,7 @@ from worker.errors import DocumentError, IngestError, SourceError
 from worker.steps import given
 from worker.steps.chunk import file_type_of
 from worker.steps.languages import known_language
-from worker.steps.storable import metadata_json, storable
+from worker.steps.storable import metadata_json, storable, to_clean
 from worker.steps.traces import known_trace
 from worker.types import FileType, GivenChunk, GivenDocument
 
@@ -26,7 +26,7 @@ class Document:
 
     `language`: whose endings its words have, for the keyword index, as Snowball calls it ("german"), or
     "none"; without it, the project's, else LANGUAGE. `trace`: an id of yours that the log names with it;
-    without it, that of its submission.
+    without it, that of its submission. `cleaned` counts what could not be stored and was taken out.
     """
 
     source_path: str
@@ -38,6 +38,7 @@ class Document:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     language: str | None = None
     trace: str | None = None
+    cleaned: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def path(
@@ -155,6 +156,7 @@ class Document:
         Raises DocumentError when they cannot be written down (an empty text, NaN).
         """
         content = given.dump(chunks)
+        replaced = given.replaced_in(chunks)
         return cls(
             source_path,
             _filename(source_path),
@@ -164,6 +166,7 @@ class Document:
             metadata=metadata or {},
             language=language,
             trace=trace,
+            cleaned={"chunks": replaced} if replaced else {},
         )
 
 
@@ -207,4 +210,11 @@ def submission(document: Document, limit: int, language: str, trace: str | None 
         content=document.content,
         metadata_json=metadata_json(document.metadata),
         trace=trace,
+        cleaned=_cleaned(document),
     )
+
+
+def _cleaned(document: Document) -> Mapping[str, int]:
+    """Count what a row cannot hold of a document that has been found to be storable."""
+    found = {"metadata": to_clean(document.metadata), "source_path": to_clean(document.source_path)}
+    return {**document.cleaned, **{name: count for name, count in found.items() if count}}

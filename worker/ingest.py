@@ -22,6 +22,7 @@ from uuid import UUID
 from sqlalchemy.exc import DBAPIError
 
 from worker import sources
+from worker.bounds import bounded
 from worker.buffer import BufferLostError, RowBuffer
 from worker.db import batches, documents, duplicates, pauses
 from worker.db.documents import Claimed, Settled
@@ -129,10 +130,13 @@ class BatchRun:
             )
         if document.file_type is FileType.CHUNKS and document.content is None:
             raise DocumentError("not_kept", "its chunks came by a load, which keeps no copy: load it again")
-        data = sources.load(document.source_path, document.content, self._resources.settings)
-        text = prepare.read(
-            data, document.filename, document.file_type, document.language, self._resources.recipe
-        )
+        mine, settings = self._resources, self._resources.settings
+        data = sources.load(document.source_path, document.content, settings)
+        recipe, limits = mine.recipe, settings.limits
+        with bounded(settings):
+            text = prepare.read(
+                data, document.filename, document.file_type, document.language, recipe, limits
+            )
         work = Work(document, text, len(data))
         if text.fingerprint != document.fingerprint:
             return work
@@ -166,15 +170,16 @@ class BatchRun:
         return {key: owner for key, owner in owners.items() if leaving.get(owner, key[1]) == key[1]}
 
     def _split(self, work: Work) -> bool:
-        settings = self._resources.settings
-        work.pieces = prepare.split(
-            work.text,
-            work.document.file_type,
-            model=self._resources.embedder.model,
-            size=settings.chunk_size,
-            overlap=settings.chunk_overlap,
-            most=settings.max_document_chunks,
-        )
+        settings, model = self._resources.settings, self._resources.embedder.model
+        with bounded(settings):
+            work.pieces = prepare.split(
+                work.text,
+                work.document.file_type,
+                model=model,
+                size=settings.chunk_size,
+                overlap=settings.chunk_overlap,
+                limits=settings.limits,
+            )
         return True
 
     def encode(self, encoder: Encoder, works: list[Work], tenant_id: UUID, report: Report) -> list[Work]:

@@ -90,8 +90,10 @@ def _read(load: _Load, document: GivenDocument, mine: Resources) -> None:
     chunks = given.with_vectors(
         document.chunks, dimension=settings.embedding_dimension, column_type=settings.embedding_type
     )
-    load.text = prepare.read_given(chunks, load.row.language, mine.recipe)
-    load.pieces = prepare.given_pieces(chunks, model="", most=settings.max_document_chunks)
+    if replaced := given.replaced_in(document.chunks):
+        load.row = replace(load.row, cleaned={**load.row.cleaned, "chunks": replaced})
+    load.text = prepare.read_given(chunks, load.row.language, mine.recipe, settings.limits)
+    load.pieces = prepare.given_pieces(chunks, model="", limits=settings.limits)
 
 
 def _too_large(what: str, settings: Settings) -> DocumentError:

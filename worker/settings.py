@@ -27,7 +27,7 @@ from worker.errors import SettingsError
 from worker.jsononly import require_plain_environment
 from worker.retention import RetentionSettings
 from worker.scheduling import ScheduleSettings
-from worker.types import LANGUAGES, EmbeddingType, LogFormat, Metric
+from worker.types import LANGUAGES, EmbeddingType, Limits, LogFormat, Metric
 from worker.urls import broker_fault, postgres_fault
 from worker.urls import masked as masked  # noqa: PLC0414 -- whoever has settings shows where they point
 
@@ -90,11 +90,15 @@ class Settings(EndpointSettings, RetentionSettings, ScheduleSettings, SourceSett
     chunk_overlap: Annotated[int, Field(ge=0, le=4_000)] = 0
 
     max_document_bytes: Annotated[int, Field(ge=1, le=1 << 30)] = 64 << 20
+    max_document_characters: Annotated[int, Field(ge=1, le=1 << 30)] = 64 << 20
+    max_document_seconds: Seconds = 120
+    max_document_memory_bytes: Annotated[int, Field(ge=16 << 20, le=1 << 40)] = 1 << 30
     batch_documents: Annotated[int, Field(ge=1, le=1000)] = 256
     batch_bytes: Annotated[int, Field(ge=1, le=1 << 30)] = 4 << 20
     max_backlog_documents: Annotated[int, Field(ge=0, le=1_000_000_000)] = 1_000_000
     max_tenant_backlog_documents: Annotated[int, Field(ge=0, le=1_000_000_000)] = 0
     max_document_chunks: Annotated[int, Field(ge=1, le=10_000_000)] = 2_000_000
+    max_chunk_characters: Annotated[int, Field(ge=1, le=1 << 30)] = 32_768
     write_buffer_bytes: Annotated[int, Field(ge=0, le=1 << 30)] = 32 << 20
 
     ingest_concurrency: Annotated[int, Field(ge=1, le=256)] = 2
@@ -177,6 +181,11 @@ class Settings(EndpointSettings, RetentionSettings, ScheduleSettings, SourceSett
                 f"EMBEDDING_DIMENSION says {self.embedding_dimension}"
             )
         return self
+
+    @property
+    def limits(self) -> Limits:
+        """What the steps hold a document to."""
+        return Limits(self.max_document_characters, self.max_document_chunks, self.max_chunk_characters)
 
     @property
     def rows_of_segment(self) -> int:

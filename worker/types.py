@@ -145,6 +145,15 @@ class Decoded:
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """What one document may have at most: characters of text, chunks, characters of a chunk it was given."""
+
+    characters: int
+    chunks: int
+    chunk_characters: int
+
+
+@dataclass(frozen=True, slots=True)
 class GivenChunk:
     """A chunk the producer made; `vector` has EMBEDDING_DIMENSION numbers, or is None to be embedded.
 

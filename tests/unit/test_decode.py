@@ -8,6 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from tests.hostile.manifest import NASTY as MANIFEST
 from worker.errors import SkipDocument
 from worker.steps.decode import decode
 from worker.types import Decoded
@@ -59,6 +60,16 @@ LEGACY = [
     *((JAPANESE, "shift_jis"), (JAPANESE, "euc-jp"), (JAPANESE, "iso-2022-jp"), (SIMPLIFIED, "gb18030")),
     *((TRADITIONAL, "big5"), (KOREAN, "euc-kr")),
 ]
+# Encodings that files of the collection say they have, where their name does not end in it.
+SAID = {
+    "shift_jis-ja.txt": "shift_jis",
+    "euc-jp-ja.txt": "euc_jp",
+    "iso-2022-jp-ja.txt": "iso2022_jp",
+    "gb18030-zh.txt": "gb18030",
+    "gb18030-4byte.txt": "gb18030",
+    "utf7-fr.txt": "utf-7",
+    "esperanto.latin1.txt": "iso8859-1",
+}
 WIDE = ("utf-8", "utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be")
 
 
@@ -71,6 +82,18 @@ def code_of(data: bytes) -> str:
         read(data)
     assert "\n" not in caught.value.message
     return caught.value.code
+
+
+def codec_of(path: Path) -> str | None:
+    """The encoding a file has for certain; None of a damaged one."""
+    wide = {"utf16": "utf-16", "utf32": "utf-32"}.get(path.stem.rpartition(".")[2])
+    if named := SAID.get(path.name, wide):
+        return named
+    try:
+        path.read_bytes().decode()
+    except UnicodeDecodeError:
+        return None
+    return "utf-8"
 
 
 def assert_storable(data: bytes) -> None:
@@ -161,6 +184,25 @@ def test_a_truncated_last_sequence(beginning: str) -> None:
     assert read(beginning.encode() + b"\xe6\x97") == Decoded(beginning + "�", "utf-8", {"invalid": 1})
 
 
+@pytest.mark.parametrize("text", [FRENCH * 3, RUSSIAN * 3])
+def test_utf7(text: str) -> None:
+    assert read(text.encode("utf-7")) == Decoded(text, "utf-7")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "C++ and C++ and +49 30 1234 and a+b-c",
+        "+AOk-" * 15 + " is too little to tell by",
+        "+AOk-" * 20 + " and C++",
+        "+2AA-" * 20,
+        "+" * 100_000,
+    ],
+)
+def test_what_only_looks_like_utf7(text: str) -> None:
+    assert read(text.encode()) == Decoded(text, "utf-8")
+
+
 def test_genuine_replacement_characters_are_not_damage() -> None:
     assert read("a � b".encode()) == Decoded("a � b", "utf-8")
 
@@ -240,6 +282,18 @@ if CORPORA:
     @pytest.mark.parametrize("path", NASTY, ids=lambda path: path.name)
     def test_nasty_files(path: Path) -> None:
         assert_storable(path.read_bytes())
+
+    def test_files_of_a_known_encoding_say_what_it_says() -> None:
+        known = {path: codec for path in NASTY if (codec := codec_of(path))}
+        assert {path.name for path in known} >= SAID.keys()
+        for path, codec in known.items():
+            data = path.read_bytes()
+            truth = data.decode(codec, "replace").replace("\0", "").lstrip("\ufeff")
+            expected = MANIFEST.get(str(path.relative_to(Path(CORPORA, "nasty"))))
+            if expected and expected.status == "skipped":
+                assert code_of(data) == expected.code, path
+            else:
+                assert read(data).text == truth, path
 
     @pytest.mark.parametrize(
         "path",

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from worker.errors import DocumentError
-from worker.steps.given import content_hash, dump, given_hash, parse, with_vectors
+from worker.steps.given import content_hash, dump, given_hash, parse, replaced_in, with_vectors
 from worker.types import EmbeddingType, GivenChunk
 
 TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20)
@@ -47,8 +47,8 @@ def written(**changes: Any) -> str:
 @given(st.lists(CHUNKS, max_size=4))
 def test_chunks_come_back_as_they_were(chunks: list[GivenChunk]) -> None:
     content = dump(chunks)
-    assert parse(content.decode()) == chunks
-    assert dump(parse(content.decode())) == content
+    assert parse(content.decode()) == (chunks, 0)
+    assert dump(parse(content.decode())[0]) == content
 
 
 def test_content_is_canonical() -> None:
@@ -60,12 +60,13 @@ def test_content_is_canonical() -> None:
 
 def test_vectors_may_be_arrays() -> None:
     chunk = GivenChunk("a", np.array([0.1, 0.2], np.float32))  # type: ignore[arg-type] # as producers do
-    assert parse(dump([chunk]).decode())[0].vector == [float(np.float32(0.1)), float(np.float32(0.2))]
+    assert parse(dump([chunk]).decode())[0][0].vector == [float(np.float32(0.1)), float(np.float32(0.2))]
 
 
 def test_text_headings_and_metadata_are_made_storable() -> None:
-    [chunk] = parse(dump([GivenChunk("a\0\ud800", None, ("b\0",), {"c\0": "\udfff"})]).decode())
-    assert chunk == GivenChunk("a\ufffd", None, ("b",), {"c": "\ufffd"})
+    odd = GivenChunk("a\0\ud800", None, ("b\0",), {"c\0": ["\udfff"]})
+    assert replaced_in([odd, GivenChunk("fine")]) == 5
+    assert parse(dump([odd]).decode()) == ([GivenChunk("a\ufffd", None, ("b",), {"c": ["\ufffd"]})], 0)
 
 
 @pytest.mark.parametrize("text", ["", " \n\t", "\0", "\0 \0"])
@@ -121,7 +122,8 @@ def test_content_a_producer_wrote_itself_is_held_to_the_same() -> None:
     assert unread(written(vector=[10**400])) == "vector_not_finite"
     assert unread(written(metadata=[])) == "bad_metadata"
     assert unread(written(metadata={"a": math.nan})) == "bad_metadata"
-    assert parse(written(text="a\0\ud800", heading_path=["\0b"])) == [GivenChunk("a\ufffd", None, ("b",), {})]
+    cleaned = [GivenChunk("a\ufffd", None, ("b",), {})]
+    assert parse(written(text="a\0\ud800", heading_path=["\0b"])) == (cleaned, 3)
 
 
 def test_hash_depends_on_text_model_and_vector() -> None:

@@ -24,8 +24,8 @@ LAYERS = [
     (
         "services",
         (
-            "ingest encoding writing outcomes dispatch searching lease patience buffer termstore sources"
-            " resources broker backpressure maintenance monitoring counting"
+            "ingest bounds encoding writing outcomes dispatch searching lease patience buffer termstore"
+            " sources resources broker backpressure maintenance monitoring counting"
         ),
     ),
     ("adapters", "db embedding embedded"),

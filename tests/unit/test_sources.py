@@ -247,7 +247,10 @@ def test_uri_without_permission_is_unreadable(settings: Settings) -> None:
     assert code_of("broken://box/secret", settings) == "unreadable"
 
 
-@pytest.mark.parametrize("uri", ["s3://b/k", "http://127.0.0.1/", "FTP://h/x", "gs+x.y-z://h"])
+@pytest.mark.parametrize(
+    "uri",
+    ["s3://b/k", "http://127.0.0.1/", "FTP://h/x", "gs+x.y-z://h", "zip://a::memory://b.zip"],
+)
 def test_scheme_must_be_allowed(settings: Settings, uri: str) -> None:
     assert code_of(uri, settings) == "scheme_not_allowed"
 
@@ -261,7 +264,7 @@ def test_allowed_scheme_without_a_driver_says_so(settings: Settings) -> None:
     [
         "memory://other/a", "memory://sources.other/a", "memory://sources:80/a", "memory:///sources/a", "memory://",
         "memory://user:hush@box/a", "memory://box@other/a", "memory://other@box/a",
-        "memory://box/a::memory://other/a", "memory://box::local:///etc/passwd",
+        "memory://box/a::memory://other/a", "memory://box::local:///etc/passwd", "memory://a::zip::memory://b.zip",
         "memory://[x", "memory://box:port/a", "memory://x\\@box/a",
     ],
 )  # fmt: skip

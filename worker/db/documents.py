@@ -216,7 +216,9 @@ _OUTCOMES = """json_to_recordset(:outcomes) AS o(
     document_id uuid, content_hash text, fingerprint text, total_chunks int, embedded int,
     reused int, duplicate_of uuid, size_bytes bigint, cleaned jsonb, error_code text, error_message text)"""
 _READ = (
-    "size_bytes = coalesce(o.size_bytes, d.size_bytes), cleaned = o.cleaned,"
+    # what a submission cleaned, metadata and given chunks, is counted by it
+    "size_bytes = coalesce(o.size_bytes, d.size_bytes),"
+    " cleaned = (d.cleaned - CAST('{nul,surrogate,invalid}' AS text[])) || coalesce(o.cleaned, '{}'),"
     " chunks_embedded = o.embedded, chunks_reused = o.reused"
 )
 _CONTENT = f"content_hash = decode(o.content_hash, 'hex'), searched_metadata = NULL, {_READ}"

@@ -3,7 +3,7 @@
 import base64
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -17,7 +17,7 @@ from worker.types import FileType, Lane
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """One document as a producer hands it over, ready for its row."""
+    """One document as a producer hands it over, ready for its row. `cleaned`: as in `documents`."""
 
     source_path: str
     filename: str
@@ -28,6 +28,7 @@ class Submission:
     content: bytes | None
     metadata_json: str
     trace: str | None = None
+    cleaned: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +234,7 @@ def _record(document: Submission) -> dict[str, Any]:
         "content": None if document.content is None else base64.b64encode(document.content).decode(),
         "metadata": document.metadata_json,
         "trace": document.trace,
+        "cleaned": dict(document.cleaned),
     }
 
 
@@ -259,10 +261,11 @@ WITH input AS (
     SELECT i.source_path, decode(i.source_key, 'hex') AS source_key, i.filename, i.file_type, i.language,
            i.size_bytes,
            to_timestamp(i.modified_us / 1e6) AS source_modified_at, decode(i.content, 'base64') AS content,
-           i.metadata::jsonb AS metadata, i.trace
+           i.metadata::jsonb AS metadata, i.trace, i.cleaned
     FROM json_to_recordset(:documents) AS i(
         source_path text, source_key text, filename text, file_type text, language text,
-        size_bytes bigint, modified_us bigint, content text, metadata text, trace text)
+        size_bytes bigint, modified_us bigint, content text, metadata text, trace text,
+        cleaned jsonb)
 ), changed AS (
     SELECT i.* FROM input i
     LEFT JOIN documents d ON d.tenant_id = :tenant_id AND {same_project}
@@ -274,9 +277,9 @@ _SUBMIT = (
     + """
 INSERT INTO documents AS d
     (tenant_id, project_id, source_path, source_key, filename, file_type, language, size_bytes,
-     source_modified_at, content, metadata, lane, trace)
+     source_modified_at, content, metadata, lane, trace, cleaned)
 SELECT :tenant_id, :project_id, source_path, source_key, filename, file_type, language, size_bytes,
-       source_modified_at, content, metadata, :lane, trace
+       source_modified_at, content, metadata, :lane, trace, cleaned
 FROM changed ORDER BY source_key
 ON CONFLICT (tenant_id, project_id, source_key) WHERE deleted_at IS NULL DO UPDATE SET
     filename = excluded.filename, file_type = excluded.file_type, language = excluded.language,
@@ -284,7 +287,7 @@ ON CONFLICT (tenant_id, project_id, source_key) WHERE deleted_at IS NULL DO UPDA
     source_modified_at = excluded.source_modified_at, content = excluded.content, content_digest = NULL,
     searched_metadata = CASE WHEN d.fingerprint IS NOT NULL
                              THEN coalesce(d.searched_metadata, nullif(d.metadata, excluded.metadata)) END,
-    metadata = excluded.metadata, lane = excluded.lane, trace = excluded.trace,
+    metadata = excluded.metadata, lane = excluded.lane, trace = excluded.trace, cleaned = excluded.cleaned,
     requested_version = d.requested_version + 1,
     status = CASE d.status WHEN 'processing' THEN 'processing' ELSE 'pending' END,
     batch_id = CASE WHEN d.status = 'pending' AND d.lane <> excluded.lane THEN NULL ELSE d.batch_id END,

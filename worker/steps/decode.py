@@ -8,6 +8,8 @@ Pure: the same bytes give the same text everywhere, whatever the file calls itse
 import codecs
 import re
 from collections import Counter
+from itertools import islice
+from unicodedata import category
 
 from charset_normalizer import from_bytes
 
@@ -64,6 +66,9 @@ CHARSETS = [
 MULTIBYTE = ("cp932", "euc_jp", "gb18030", "big5", "cp949")
 MOSTLY_ASCII = 0.7  # readable with cp1252, whatever the rest means
 EVIDENCE = 4  # bytes beyond ASCII; from fewer the detector names charsets at random
+SHIFT = re.compile(r"\+[A-Za-z0-9+/]{3,60}+(?![A-Za-z0-9+/])")  # a stretch of UTF-7 (RFC 2152)
+SHIFTS = 16  # one of six words between a plus and no letter is a whole stretch by accident
+ASCII = frozenset(map(chr, range(0x80)))
 
 # The detector knows no Swedish from Slovak. Alphabets do: those who share a codec's bytes share few letters.
 # Portuguese goes without its õ, which would make it of Hungarian in ISO 8859-2.
@@ -117,6 +122,8 @@ def _decode_narrow(data: bytes, filename: str) -> Decoded:
         return _finish(_decode_marking(data, encoding), encoding, filename)
     if "\x1b$" in text and (japanese := _decode_iso2022(data)):
         return _finish(japanese, "iso2022_jp_2", filename)
+    if "+" in text and (shifted := _decode_utf7(text)):
+        return _finish(shifted, "utf-7", filename)
     return _finish(text, "utf-8", filename)
 
 
@@ -126,6 +133,19 @@ def _decode_iso2022(data: bytes) -> str | None:
         return data.decode("iso2022_jp_2")
     except UnicodeDecodeError:
         return None
+
+
+def _decode_utf7(text: str) -> str | None:
+    """UTF-7 is valid ASCII: what tells is that every plus begins a whole stretch, and that there are many."""
+    if not text.isascii() or len(list(islice(SHIFT.finditer(text), SHIFTS))) < SHIFTS:
+        return None
+    try:
+        decoded = text.encode().decode("utf-7")
+    except UnicodeDecodeError:
+        return None
+    return (
+        None if {"Cc", "Cn", "Co", "Cs"} & {category(letter) for letter in set(decoded) - ASCII} else decoded
+    )
 
 
 def _finish(text: str, encoding: str, filename: str) -> Decoded:
@@ -250,11 +270,21 @@ def _legacy_charset(data: bytes, start: int, filename: str) -> str:
     if len(sample) - len(sample.translate(None, HIGH)) < EVIDENCE:
         return "cp1252"
     found = _detect_charset(sample) or _nearest_multibyte(sample)
+    if found == "cp932" and _decodes(data, "shift_jis"):
+        return "shift_jis"  # as JIS has it; Windows has other characters for a few, such as the wave dash
     if found in LATIN:
         return max(LATIN, key=lambda charset: _latin_score(sample, charset))
     if found is None and len(sample.translate(None, HIGH)) < len(sample) * MOSTLY_ASCII:
         raise SkipDocument("binary", f"{filename!r} is not text: no encoding fits")
     return found or "cp1252"
+
+
+def _decodes(data: bytes, charset: str) -> bool:
+    try:
+        data.decode(charset)
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _detect_charset(sample: bytes) -> str | None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from worker.errors import DocumentError
 from worker.steps.fingerprint import canonical_json, chunk_hash
-from worker.steps.storable import metadata_json, storable
+from worker.steps.storable import metadata_json, storable, to_clean
 from worker.steps.vectors import checked
 from worker.types import EmbeddingType, GivenChunk
 
@@ -95,14 +95,20 @@ def _numbers(number: int, vector: Sequence[float]) -> list[float]:
     return numbers
 
 
-def parse(text: str) -> list[GivenChunk]:
-    """Read what `dump` wrote, or what a producer wrote like it.
+def replaced_in(chunks: Sequence[GivenChunk]) -> int:
+    """Count the NULs and lone surrogates of chunks that can be stored without them."""
+    return sum(to_clean([chunk.text, chunk.heading_path, chunk.metadata]) for chunk in chunks)
+
+
+def parse(text: str) -> tuple[list[GivenChunk], int]:
+    """Read what `dump` wrote, or what a producer wrote like it; gives also how much of it was cleaned.
 
     Raises DocumentError: "bad_chunks", "vector_not_finite", "bad_metadata".
     """
     try:
-        items = json.loads(text)["chunks"]
-        return [_cleaned(number, _chunk(item)) for number, item in enumerate(items, 1)]
+        read = [_chunk(item) for item in json.loads(text)["chunks"]]
+        cleaned = [_cleaned(number, chunk) for number, chunk in enumerate(read, 1)]
+        return cleaned, replaced_in(read)
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise DocumentError("bad_chunks", f"the given chunks cannot be read: {error!r}") from None
 

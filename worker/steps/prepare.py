@@ -10,7 +10,7 @@ from worker.steps import given
 from worker.steps.chunk import chunk
 from worker.steps.decode import decode
 from worker.steps.fingerprint import canonical_json, chunk_hash, content_hash, fingerprint
-from worker.types import FileType, GivenChunk
+from worker.types import FileType, GivenChunk, Limits
 
 NOTHING: Mapping[str, int] = MappingProxyType({})
 
@@ -41,44 +41,70 @@ class Piece(NamedTuple):
     metadata: Mapping[str, object] = MappingProxyType({})
 
 
-def read(data: bytes, filename: str, file_type: FileType, language: str, recipe: bytes) -> Text:
+def read(
+    data: bytes, filename: str, file_type: FileType, language: str, recipe: bytes, limits: Limits
+) -> Text:
     """Decode and fingerprint. Raises SkipDocument where there is nothing to index.
 
-    Raises DocumentError for given chunks that cannot be read: "bad_chunks", "vector_not_finite",
-    "bad_metadata".
+    Raises DocumentError "too_many_characters", and for given chunks what `read_given` raises, and where
+    they cannot be read: "bad_chunks", "vector_not_finite", "bad_metadata".
     """
     decoded = decode(data, filename=filename)
     if file_type is FileType.CHUNKS:
-        return read_given(given.parse(decoded.text), language, recipe, decoded.cleaned)
+        chunks, replaced = given.parse(decoded.text)
+        cleaned = {**decoded.cleaned, **({"chunks": replaced} if replaced else {})}
+        return read_given(chunks, language, recipe, limits, cleaned)
+    _refuse_long(len(decoded.text), limits)
     hashed = content_hash(decoded.text)
     return Text(decoded.text, hashed, fingerprint(hashed, recipe, file_type, language), decoded.cleaned)
 
 
 def read_given(
-    chunks: Sequence[GivenChunk], language: str, recipe: bytes, cleaned: Mapping[str, int] = NOTHING
+    chunks: Sequence[GivenChunk],
+    language: str,
+    recipe: bytes,
+    limits: Limits,
+    cleaned: Mapping[str, int] = NOTHING,
 ) -> Text:
-    """Fingerprint the chunks a producer cut."""
+    """Fingerprint the chunks a producer cut. Raises DocumentError "too_many_characters", "chunk_too_long"."""
+    _refuse_long(sum(len(item.text) for item in chunks), limits)
+    for number, item in enumerate(chunks, 1):
+        if len(item.text) > limits.chunk_characters:
+            found = f"chunk {number} has {len(item.text):,} characters"
+            raise DocumentError(
+                "chunk_too_long", f"{found}; MAX_CHUNK_CHARACTERS allows {limits.chunk_characters:,}"
+            )
     hashed = given.content_hash(chunks)
     return Text("", hashed, fingerprint(hashed, recipe, FileType.CHUNKS, language), cleaned, chunks)
 
 
-def split(text: Text, file_type: FileType, *, model: str, size: int, overlap: int, most: int) -> list[Piece]:
+def _refuse_long(characters: int, limits: Limits) -> None:
+    if characters > limits.characters:
+        raise DocumentError(
+            "too_many_characters",
+            f"{characters:,} characters; MAX_DOCUMENT_CHARACTERS allows {limits.characters:,}",
+        )
+
+
+def split(
+    text: Text, file_type: FileType, *, model: str, size: int, overlap: int, limits: Limits
+) -> list[Piece]:
     """Cut a text into pieces, or take the pieces the producer cut.
 
-    Raises SkipDocument "empty" and DocumentError "too_many_chunks" (over `most`).
+    Raises SkipDocument "empty" and DocumentError "too_many_chunks".
     """
     if file_type is FileType.CHUNKS:
-        return given_pieces(text.given, model=model, most=most)
+        return given_pieces(text.given, model=model, limits=limits)
     pieces = [
         Piece(span.text, span.end - span.start, chunk_hash(model, span.text), span.heading_path)
         for span in chunk(text.text, file_type, size=size, overlap=overlap)
     ]
-    return _bounded(pieces, most)
+    return _bounded(pieces, limits.chunks)
 
 
-def given_pieces(chunks: Sequence[GivenChunk], *, model: str, most: int) -> list[Piece]:
+def given_pieces(chunks: Sequence[GivenChunk], *, model: str, limits: Limits) -> list[Piece]:
     """Take the pieces the producer cut; raises as `split` does. `model` embeds those without a vector."""
-    return _bounded([_given(item, model) for item in chunks], most)
+    return _bounded([_given(item, model) for item in chunks], limits.chunks)
 
 
 def _bounded(pieces: list[Piece], most: int) -> list[Piece]:

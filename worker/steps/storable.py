@@ -17,6 +17,15 @@ def storable(text: str) -> str:
     return _LONE_SURROGATE.sub("\ufffd", text.replace("\0", ""))
 
 
+def to_clean(value: Any) -> int:
+    """Count what `storable` takes away or replaces: in a text, or in all names and texts of metadata."""
+    if isinstance(value, str):
+        return value.count("\0") + (0 if value.isascii() else len(_LONE_SURROGATE.findall(value)))
+    if isinstance(value, Mapping):
+        return sum(to_clean(str(name)) + to_clean(item) for name, item in value.items())
+    return sum(map(to_clean, value)) if isinstance(value, list | tuple) else 0
+
+
 def metadata_json(metadata: Mapping[str, Any]) -> str:
     """Write metadata as canonical JSON that jsonb accepts, at most 1 MiB.
 
