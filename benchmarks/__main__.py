@@ -13,7 +13,7 @@ from benchmarks.report import BenchmarkError, Report, scale
 NAMES = (
     "pipeline", "writer", "rerun", "memory", "edits", "sealing", "halfvec", "quality", "peers", "files",
     "growth", "million", "hybrid", "filtered", "overhead", "vacuum", "recall", "chores",
-    "priority", "exporter", "logs", "chaos", "hostile",
+    "priority", "exporter", "logs", "chaos", "hostile", "soak",
 )  # fmt: skip
 
 

@@ -31,7 +31,7 @@ SETTLE_SECONDS, REPAIR_SECONDS = 300, 10
 POLL_SECONDS = 0.05
 # batches first: they are few, and while one is not finished, nobody needs to look at the documents
 UNSETTLED = """SELECT EXISTS (SELECT 1 FROM batches WHERE finished_at IS NULL)
-    OR EXISTS (SELECT 1 FROM documents WHERE status IN ('pending', 'processing'))"""
+    OR EXISTS (SELECT 1 FROM documents WHERE status IN ('pending', 'processing') AND deleted_at IS NULL)"""
 FRESH = "seen_at > now() - interval '1 minute'"
 SHOWN = (
     "embedding_provider", "embedding_dimension", "embedding_type", "embedding_batch_size", "chunk_size",

@@ -3,7 +3,7 @@
 import os
 import threading
 from collections.abc import Callable
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from typing import TypeVar
 
 import numpy as np
@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
-from worker.db.engine import is_retryable, make_engine, transaction, unavailable
+from worker.db.engine import has_waited, is_retryable, make_engine, transaction, unavailable
 from worker.embedding import Embedder, model_name, open_embedder
 from worker.settings import Settings, load_settings
 from worker.steps.fingerprint import recipe
@@ -22,30 +22,40 @@ T = TypeVar("T")
 
 
 class Resources:
-    """The resources of this process, each made on first use."""
+    """The resources of this process, each made on first use, once, whichever thread is the first."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._mine = threading.local()
+        self._making = threading.RLock()
 
-    @cached_property
+    def _once(self, name: str, make: Callable[[], T]) -> T:
+        """Make what is missing. Each thread with an engine of its own would be a limit for each of them."""
+        with self._making:
+            if name not in self.__dict__:
+                self.__dict__[name] = make()
+            made: T = self.__dict__[name]
+            return made
+
+    @property
     def engine(self) -> Engine:
         """The pool to DATABASE_URL."""
-        return make_engine(self.settings)
+        return self._once("engine", partial(make_engine, self.settings))
 
-    @cached_property
+    @property
     def search_engine(self) -> Engine:
         """The pool to SEARCH_DATABASE_URL, or DATABASE_URL where it is not set."""
-        if self.settings.search_database_url is None:
+        url = self.settings.search_database_url
+        if url is None:
             return self.engine
-        return make_engine(self.settings, self.settings.search_database_url, "ingest search")
+        return self._once("search_engine", partial(make_engine, self.settings, url, "ingest search"))
 
-    @cached_property
+    @property
     def embedder(self) -> Embedder:
         """The configured embedding model."""
-        return open_embedder(self.settings)
+        return self._once("embedder", partial(open_embedder, self.settings))
 
-    @cached_property
+    @property
     def embed_query(self) -> Callable[[str, str], NDArray[np.floating] | None]:
         """Embed one query of a tenant; those asked last are kept. What the model raises is not.
 
@@ -56,7 +66,7 @@ class Resources:
             vectors = self.embedder.embed([text])
             return None if vectors is None else vectors[0]
 
-        return lru_cache(maxsize=self.settings.query_cache_size)(embed)
+        return self._once("embed_query", lambda: lru_cache(maxsize=self.settings.query_cache_size)(embed))
 
     @cached_property
     def recipe(self) -> bytes:
@@ -86,11 +96,11 @@ class Resources:
     def transact(self, question: Callable[[Connection], T], statement_seconds: int = 60) -> T:
         """Run one transaction, again where a passing trouble undid it.
 
-        Raises DatabaseUnavailableError when it does not pass.
+        Raises DatabaseUnavailableError when it does not pass, and when DATABASE_POOL_TIMEOUT is over.
         """
         try:
             for attempt in Retrying(
-                retry=retry_if_exception(is_retryable),
+                retry=retry_if_exception(lambda error: is_retryable(error) and not has_waited(error)),
                 wait=wait_exponential_jitter(multiplier=0.1, max=2),
                 stop=stop_after_attempt(5),
                 reraise=True,
@@ -110,22 +120,20 @@ class Resources:
                 self.__dict__.pop(name).dispose(close=not inherited)
 
 
-_mine: tuple[int, Resources] | None = None
+_mine: dict[int, Resources] = {}  # by process: a forked child finds its parent's
 
 
 def resources() -> Resources:
     """Give this process its resources; a forked child gets new ones."""
-    global _mine  # noqa: PLW0603 -- one set a process is the point
-    if _mine is None or _mine[0] != os.getpid():
-        if _mine is not None:
-            _mine[1].close(inherited=True)
-        _mine = (os.getpid(), Resources(load_settings()))
-    return _mine[1]
+    pid = os.getpid()
+    if pid not in _mine:
+        for parent in set(_mine) - {pid}:
+            _mine.pop(parent).close(inherited=True)
+        _mine.setdefault(pid, Resources(load_settings()))  # of threads that come at once, the first one's
+    return _mine[pid]
 
 
 def close_resources() -> None:
     """Close what this process opened."""
-    global _mine  # noqa: PLW0603 -- see resources()
-    if _mine is not None and _mine[0] == os.getpid():
-        _mine[1].close()
-    _mine = None
+    if mine := _mine.pop(os.getpid(), None):
+        mine.close()

@@ -80,10 +80,10 @@ def ingest_batch_task(self: Task, batch_id: str) -> Told:
             raise self.retry(countdown=min(2 ** (self.request.retries + 1), 60), exc=error) from None
         raise
     metrics.batches.labels("not_ours" if counts is None else "done").inc()
+    if counts is None:  # who has it, or had it, fills the window
+        return Told({}, "nothing to do: another worker has it, or had it")
     if not stopping():
         fill_window(resources())
-    if counts is None:
-        return Told({}, "nothing to do: another worker has it, or had it")
     done = ", ".join(f"{number} {status}" for status, number in counts.items())
     return Told(counts, done or "handed back")
 

@@ -133,7 +133,7 @@ def test_a_changed_recipe_makes_a_document_changed(
     from worker import resources as module
 
     assert submit([text_of("a.txt", paragraphs(4))]).unchanged == 1
-    module._mine = (os.getpid(), other)
+    module._mine[os.getpid()] = other
     assert submit([text_of("a.txt", paragraphs(4))]).changed == (document_id,)
 
 

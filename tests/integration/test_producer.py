@@ -538,7 +538,7 @@ def test_database_that_is_away_is_said_in_one_line_and_in_bounded_time(
     away = settings.model_copy(
         update={"database_url": type(settings.database_url)("postgresql://u:hush@127.0.0.1:1/d")}
     )
-    monkeypatch.setattr(module, "_mine", (os.getpid(), Resources(away)))
+    monkeypatch.setitem(module._mine, os.getpid(), Resources(away))
     began = time.monotonic()
     with pytest.raises(DatabaseUnavailableError) as caught:
         submit([note("a.txt")])

@@ -230,7 +230,7 @@ class Embedder:
 def test_recorded_searches_are_asked_again_with_their_filters(
     resources: Resources, connection: Connection
 ) -> None:
-    resources.embedder = Embedder()
+    resources.__dict__["embedder"] = Embedder()
     wanted = {"source_path": "2/*"}
     for number in range(SAMPLE):
         search(
@@ -258,7 +258,7 @@ def test_recorded_searches_are_asked_again_with_their_filters(
 def test_a_recorded_search_that_cannot_be_asked_any_more_is_left_out(
     resources: Resources, connection: Connection
 ) -> None:
-    resources.embedder = Embedder()
+    resources.__dict__["embedder"] = Embedder()
     search(resources, read_query(text="1", mode="vector", tenant="acme", record=True))
     gone = {"request": {"mode": "vector", "project": "gone"}}
     connection.execute(

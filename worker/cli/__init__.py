@@ -177,13 +177,15 @@ def _server_errors() -> tuple[type[Exception], ...]:
     from redis import RedisError
     from sqlalchemy.exc import DBAPIError
 
-    return DBAPIError, OperationalError, RedisError
+    from worker.db.pooling import NoFreeConnectionError
+
+    return DBAPIError, NoFreeConnectionError, OperationalError, RedisError
 
 
 def _explained(error: Exception) -> IngestError:
-    from sqlalchemy.exc import DBAPIError
+    from sqlalchemy.exc import SQLAlchemyError
 
-    if not isinstance(error, DBAPIError):
+    if not isinstance(error, SQLAlchemyError):
         return BrokerUnavailableError(f"the broker does not answer: {error}", "run `ingest doctor`")
     from worker.db.engine import describe, is_retryable, unavailable
     from worker.db.schema import require_schema

@@ -8,9 +8,8 @@ from typing import TypeVar
 from pydantic import SecretStr
 from sqlalchemy import URL, Connection, Engine, create_engine, make_url, pool, text
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, ProgrammingError, SQLAlchemyError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from worker.db.pooling import CountedPool
+from worker.db.pooling import CountedPool, NoFreeConnectionError
 from worker.errors import DatabaseUnavailableError, SchemaError
 from worker.settings import Settings, masked
 
@@ -139,7 +138,7 @@ def clock(connection: Connection) -> datetime:
 
 def is_retryable(error: BaseException) -> bool:
     """Tell whether the same work may succeed later."""
-    if isinstance(error, PoolTimeoutError):
+    if has_waited(error):
         return True
     if not isinstance(error, DBAPIError):
         return False
@@ -147,6 +146,11 @@ def is_retryable(error: BaseException) -> bool:
     if code is None:
         return error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)
     return any(code.startswith(prefix) for prefix in _RETRYABLE)
+
+
+def has_waited(error: BaseException) -> bool:
+    """Tell whether it is the end of a wait for a connection: whoever asked has waited for long."""
+    return isinstance(error, NoFreeConnectionError)
 
 
 def is_forbidden(error: BaseException) -> bool:
@@ -221,12 +225,16 @@ def unavailable(
 ) -> DatabaseUnavailableError:
     """Turn a failed connection into one line that says what to do."""
     said = describe(error)
+    if has_waited(error):
+        return DatabaseUnavailableError(
+            f"no connection to PostgreSQL at {masked(url)} was free: {said}",
+            "raise DATABASE_POOL_SIZE, DATABASE_MAX_OVERFLOW or DATABASE_POOL_TIMEOUT, or do less at once",
+        )
     hint = f"check that PostgreSQL runs there and that {setting} names its host and port"
     for sign, mend in (
         ("password authentication failed", f"correct the user or password in {setting}"),
         ("no password supplied", f"put the password into {setting}"),
         ("does not exist", f"correct the database or user name in {setting}, or create it"),
-        ("QueuePool limit", "raise DATABASE_POOL_SIZE, or ask for less at once"),
         (
             "lock timeout",
             "another session holds what is needed: try again, then `ingest doctor`",

@@ -1,0 +1,113 @@
+"""What a run came to: tables, and whether it is what is demanded."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from benchmarks.charts import SOAK
+from benchmarks.report import Demand, Report
+from benchmarks.soak.sampling import CONNECTIONS, DESCRIPTORS, DOCUMENTS, MEMORY, POSTGRES, REDIS, SEARCHES
+from benchmarks.soak.slopes import WARM_UP, Blocks, Slope
+from worker.settings import Settings
+
+SLOPES = "after the warm-up: the rise an hour by least squares, ± two standard errors"
+# % an hour beyond two standard errors; % within the run; what docs/operations/growing.md allows.
+RISE, RISE_OF_A_RUN, ALLOWED = 5, 10, 1
+_SERVERS = (MEMORY + POSTGRES, MEMORY + REDIS)
+_COLUMNS: Mapping[str, Callable[[Mapping[str, float]], float]] = {
+    "ours, MB": lambda means: _sum(means, MEMORY, without=_SERVERS),
+    "PostgreSQL, MB": lambda means: means[MEMORY + POSTGRES],
+    "Redis, MB": lambda means: means[MEMORY + REDIS],
+    "descriptors": lambda means: _sum(means, DESCRIPTORS),
+    "connections": lambda means: means[f"{CONNECTIONS}all"],
+    "documents/s": lambda means: means[DOCUMENTS],
+    "searches/s": lambda means: means[SEARCHES],
+    "database, MB": lambda means: means["database MB"],
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """All that was found. `amiss`: documents that are not as they were submitted last, by how."""
+
+    blocks: Blocks
+    done: Counter[str]
+    amiss: Counter[str]
+    ended: Sequence[str]
+    findings: Counter[str]
+    others: float
+    settings: Settings
+
+
+def fill(report: Report, found: Found) -> None:
+    """Put everything into a report."""
+    rows = [
+        (round(at / 60, 1), *(round(figure(means), 1) for figure in _COLUMNS.values()))
+        for at, means in found.blocks.rows()
+    ]
+    report.table(SOAK, ("minute", *_COLUMNS), rows)
+    slopes = found.blocks.slopes()
+    columns = ("what", "mean", "highest sample", "an hour", "±", "% an hour", "± %")
+    report.table(SLOPES, columns, [_row(name, one, found.blocks) for name, one in slopes.items()])
+    for title, counts in (("not as submitted", found.amiss), ("findings of verify", found.findings)):
+        if counts:
+            report.table(title, ("what", "count"), sorted(counts.items()))
+    report.figures |= {"seconds": round(found.blocks.seconds), "others' load": f"{found.others:.0%}"}
+    report.figures |= dict(found.done)
+    report.demands += [*_of_outcomes(found), *_of_slopes(slopes, found.blocks), _of_connections(found)]
+
+
+def _row(name: str, one: Slope, blocks: Blocks) -> tuple[object, ...]:
+    figures = (one.mean, blocks.highest[name], one.an_hour, 2 * one.error, one.share, 2 * one.share_error)
+    return (name, *(round(figure, 1) for figure in figures))
+
+
+def _of_outcomes(found: Found) -> list[Demand]:
+    counts = {
+        "documents not as submitted": found.amiss.total(),
+        "searches not answered": sum(n for name, n in found.done.items() if name.startswith("not answered")),
+        "processes that ended": len(found.ended),
+        "findings of verify": found.findings.total(),
+    }
+    return [Demand(name, 0, count, at_most=True) for name, count in counts.items()]
+
+
+def _of_slopes(slopes: Mapping[str, Slope], blocks: Blocks) -> list[Demand]:
+    rising = {
+        "memory of a kind": [one for name, one in slopes.items() if name.startswith(MEMORY)],
+        "Redis data": [slopes["Redis data MB"]],
+        "descriptors of a kind": [one for name, one in slopes.items() if name.startswith(DESCRIPTORS)],
+        "connections": [slopes[f"{CONNECTIONS}all"]],
+    }
+    within = (1 - WARM_UP) * blocks.seconds / 3600
+    worst = max(one.share * within for one in rising["memory of a kind"])
+    return [
+        *(
+            Demand(f"{name}, % more an hour, surely", RISE, max(one.surely for one in found), at_most=True)
+            for name, found in rising.items()
+        ),
+        *(Demand(f"{name}, % fewer an hour, surely", RISE, -slopes[name].surely, at_most=True)
+          for name in (DOCUMENTS, SEARCHES)),
+        Demand("memory of a kind, % more within the run", RISE_OF_A_RUN, worst, at_most=True),
+    ]  # fmt: skip
+
+
+def _of_connections(found: Found) -> Demand:
+    """Hold the most at once against what the documents allow for these processes and one producer."""
+    settings = found.settings
+    pool = settings.database_pool_size + settings.database_max_overflow
+    most = {
+        "ingest": 1 + settings.ingest_concurrency * pool,
+        "interactive": 1 + settings.interactive_concurrency * pool,
+        "search": 1 + 2 * pool,
+        "maintenance": 1 + 4 * (pool + 2),
+        "beat": 1,
+        "exporter": pool,
+        "producer": pool,
+    }
+    share = found.blocks.highest[f"{CONNECTIONS}all"] / sum(most.values())
+    return Demand("connections at once, of those the documents allow", ALLOWED, share, at_most=True)
+
+
+def _sum(means: Mapping[str, float], prefix: str, without: Sequence[str] = ()) -> float:
+    return sum(value for name, value in means.items() if name.startswith(prefix) and name not in without)

@@ -1,0 +1,141 @@
+"""What stays bounded: 24 slots on one database, and everybody beside 100,000 messages that nobody needs."""
+
+from collections.abc import Callable
+from typing import Any
+from uuid import uuid4
+
+import psutil
+import pytest
+from redis import Redis
+from sqlalchemy import Connection, event, text
+
+from tests.conftest import Run
+from tests.workers.conftest import StartWorker, Until
+from tests.workers.test_counting import shown
+from tests.workers.test_delivery import texts, waiting_writers, writes_blocked
+from worker import broker, submit
+from worker.cli.watching import Watcher
+from worker.dispatch import dispatch, republish
+from worker.metricfiles import folder_of
+from worker.monitoring.exposition import StateCollector
+from worker.producer import wait
+from worker.resources import Resources
+from worker.resources import resources as process_resources
+from worker.settings import Settings
+from worker.tasks import ingest_batch_task
+from worker.types import Queue
+
+SLOTS, DOCUMENTS = 24, 480
+STALE, AT_ONCE, A_PART = 100_000, 1_000, 200
+# Of 100,000 messages of more than a kilobyte each: what one look may take.
+LOOK_COMMANDS, LOOK_BYTES = 40, 100_000
+# A message: taken, noted as taken, acknowledged; and events of it, which Flower hears.
+MESSAGE_COMMANDS, MESSAGES_HELD, GROWTH_BYTES = 15, 12, 32 << 20
+
+Counts = Callable[[], dict[str, int]]
+
+
+def number(connection: Connection, statement: str) -> int:
+    return int(connection.execute(text(statement)).scalar_one())
+
+
+# -- 24 slots -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def environment(environment: dict[str, str]) -> dict[str, str]:
+    return environment | {"BATCH_DOCUMENTS": "10", "EMBEDDING_PROVIDER": "none"}
+
+
+def test_24_slots_stay_within_their_connections_and_do_each_document_once(
+    start: StartWorker, until: Until, resources: Resources, connection: Connection, counts: Counts
+) -> None:
+    ours = "datname = current_database() AND application_name LIKE 'ingest%'"
+    connections = f"SELECT count(*) FROM pg_stat_activity WHERE {ours}"
+    a_process = resources.settings.database_pool_size + resources.settings.database_max_overflow
+    most = []
+
+    def all_done() -> bool:
+        most.append(number(connection, connections))
+        return counts() == {"completed": DOCUMENTS}
+
+    start("ingest", INGEST_CONCURRENCY=str(SLOTS))
+    until(lambda: number(connection, "SELECT coalesce(sum(slots), 0) FROM heartbeats") == SLOTS)
+    with writes_blocked(resources):
+        submit(texts(DOCUMENTS))
+        until(lambda: waiting_writers(connection) == SLOTS)
+        most.append(number(connection, connections))
+    until(all_done)
+    # as docs/operations/growing.md counts them; the two pools of this process are a producer's each
+    assert SLOTS < max(most) <= 1 + (SLOTS + 2) * a_process
+    assert number(connection, "SELECT sum(settled) FROM batches WHERE state = 'finished'") == DOCUMENTS
+    assert number(connection, "SELECT count(*) FROM batches WHERE state <> 'finished'") == 0
+    assert number(connection, "SELECT sum(documents) FROM batches") == DOCUMENTS
+    assert number(connection, "SELECT count(*) FROM chunks") == DOCUMENTS
+    counted = shown(folder_of(resources.settings))["ingest_documents_processed_total"]
+    assert counted["completed",] == DOCUMENTS
+
+
+# -- 100,000 messages -----------------------------------------------------------------------------
+
+
+def asked_of(client: Redis, look: Callable[[], object]) -> tuple[dict[str, int], int]:
+    """The commands that a look takes, and the bytes of the answers."""
+    client.config_resetstat()
+    look()
+    sent: Any = client.info("stats")
+    calls: Any = client.info("commandstats")
+    commands = {name.removeprefix("cmdstat_"): found["calls"] for name, found in calls.items()}
+    return commands, sent["total_net_output_bytes"]
+
+
+def test_a_message_of_a_batch_that_is_done_takes_one_statement(resources: Resources) -> None:
+    statements: list[str] = []
+    engine = process_resources().engine
+    submit(texts(3))  # there is something that could be dispatched
+    event.listen(engine, "before_cursor_execute", lambda *args: statements.append(args[2]))
+    ingest_batch_task.apply([str(uuid4())]).get()
+    limits, claim = statements
+    assert limits.startswith("SET LOCAL")
+    assert "UPDATE batches" in claim
+
+
+def test_beside_a_long_queue_nobody_reads_it_and_a_worker_comes_to_its_end(
+    settings: Settings, resources: Resources, drain: Counts, ingest: Run, start: StartWorker, until: Until
+) -> None:
+    client = broker.connect(settings)
+    submit(texts(1))
+    message: Any = client.lpop(Queue.INGEST.value)
+    assert drain() == {"completed": 1}
+    for _ in range(STALE // AT_ONCE):
+        client.lpush(Queue.INGEST.value, *[message] * AT_ONCE)
+    looks: dict[str, Callable[[], object]] = {
+        "scrape": lambda: list(StateCollector(settings).collect()),
+        "watch": Watcher(settings, 1).look,
+        "dispatch": lambda: dispatch(resources),
+        "republish": lambda: republish(resources),
+        "status": lambda: ingest("status"),
+        "doctor": lambda: ingest("doctor"),
+        "health": lambda: ingest("health", "live"),
+    }
+    for name, look in looks.items():
+        commands, size = asked_of(client, look)
+        assert "lrange" not in commands, name
+        assert sum(commands.values()) < LOOK_COMMANDS, (name, commands)
+        assert size < LOOK_BYTES, name
+
+    def left() -> int:
+        return broker.queue_length(client, Queue.INGEST)
+
+    assert left() == STALE
+    worker = psutil.Process(start("ingest").container.process.pid)
+    until(lambda: left() < STALE - A_PART)
+    had, before = worker.memory_info().rss, left()
+    commands, _ = asked_of(client, lambda: until(lambda: left() < before - A_PART))
+    polls = commands.pop("llen")  # ours
+    assert polls
+    assert sum(commands.values()) < MESSAGE_COMMANDS * (before - left())
+    assert client.hlen("unacked") <= MESSAGES_HELD
+    assert worker.memory_info().rss < had + GROWTH_BYTES
+    client.ltrim(Queue.INGEST.value, 0, A_PART)
+    assert wait(submit(texts(5, start=100)).document_ids, timeout_seconds=60).completed == 5
