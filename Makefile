@@ -20,7 +20,7 @@ export POSTGRES_VERSION := $(PG)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help run up test lint types format alerts bench chaos screenshots docs-check clean
+.PHONY: help run up test lint types format audit alerts bench chaos screenshots docs-check clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ types: $(DEV) ## static types
 format: $(DEV) ## rewrite the code in style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+audit: $(DEV) ## the installed packages against published advisories; says so where nobody answers
+	@$(BIN)/python .ci/audit
 
 alerts: $(PROMTOOL) $(DEV) ## the alert rules and the dashboard: read and tested by promtool, which is fetched where it is missing
 	@mkdir -p .cache

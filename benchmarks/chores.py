@@ -29,7 +29,7 @@ from benchmarks.company import Work
 from benchmarks.ours import READY, TENANT, UNBOUNDED, batches_of, seal_everything, sealed_leaves
 from benchmarks.ready import BATCH_ROWS, Clustered, ReadyWriter, batch_vectors
 from benchmarks.report import Demand, Report, say
-from benchmarks.rounds import SMOKE
+from benchmarks.rounds import SMOKE, dimension_at
 from benchmarks.stack import running_stack, with_search_role
 from benchmarks.stored import settle_down
 from benchmarks.truth import Truth
@@ -45,7 +45,7 @@ ROWS_A_CENTRE, FEWEST_CENTRES, NODE_BYTES, LARGE_BYTES = 1_000, 10, 8_200, 1 << 
 QUERIES, FEWEST_QUERIES, LOOK_QUERIES, WARM_UP = 300, 5, 10, 128
 BESIDE_SECONDS = 10
 LOOK_SECONDS, MOST_WAITS, FEW_PROBES = 0.2, 3, 5
-SMOKE_SECONDS, SMOKE_DIMENSION = 0.5, 64
+SMOKE_SECONDS = 0.5
 MOST_TIMES, LEAST_RATE, RECALL, DELETED = 3, 0.7, 0.95, 0.3
 # In this order: what one leaves the next has to see.
 CHORES = ("vacuum", "reindex", "indexes", "recall", "reconcile", "backfill", "purge")
@@ -111,7 +111,7 @@ def run(scale: float) -> Report:
         "MAX_UNSEALED_ROWS": str(UNBOUNDED),
     }
     memory = {"BUILD_MEMORY_BYTES": str(max(1 << 26, segment * NODE_BYTES))}
-    space = {"EMBEDDING_DIMENSION": str(SMOKE_DIMENSION if scale < SMOKE else DIMENSION)}
+    space = {"EMBEDDING_DIMENSION": str(dimension_at(scale, DIMENSION))}
     with running_stack(**(READY | space | built | memory)) as stack:
         report = Report(NAME, stack.versions(), stack.shown_settings())
         resources = Resources(with_search_role(stack.settings))

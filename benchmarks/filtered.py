@@ -22,6 +22,7 @@ from benchmarks.charts import SELECTIVITIES
 from benchmarks.ours import READY, TENANT, UNBOUNDED
 from benchmarks.ready import WORDS, Clustered
 from benchmarks.report import Demand, Report, say
+from benchmarks.rounds import dimension_at
 from benchmarks.stack import running_stack, with_search_role
 from benchmarks.stored import settle_down
 from worker.db.submissions import ensure_scope
@@ -101,11 +102,13 @@ class Rows:
 def run(scale: float) -> Report:
     collect_garbage_rarely()
     rows = max(CHUNKS * len(PERCENT) * 2, round(ROWS * scale) // CHUNKS * CHUNKS)
-    vectors = Clustered(DIMENSION, max(FEWEST_CENTRES, rows // ROWS_A_CENTRE))
+    dimension = dimension_at(scale, DIMENSION)
+    vectors = Clustered(dimension, max(FEWEST_CENTRES, rows // ROWS_A_CENTRE))
     asked = _queries(vectors, max(FEWEST, round(QUERIES * min(1, 10 * scale))) + WARM_UP)
+    space = {"EMBEDDING_DIMENSION": str(dimension)}
     built = {"SEGMENT_ROWS": str(rows), "MAX_UNSEALED_ROWS": str(UNBOUNDED), "BUILD_WORKERS": "1"}
     memory = {"BUILD_MEMORY_BYTES": str(max(1 << 26, rows * 8_200))}
-    with running_stack(**(READY | built | memory)) as stack:
+    with running_stack(**(READY | space | built | memory)) as stack:
         report = Report(NAME, stack.versions(), stack.shown_settings())
         owner = Resources(stack.settings)
         loaded = _load(owner, vectors, rows, asked)

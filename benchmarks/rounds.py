@@ -11,7 +11,13 @@ import psutil
 QUIET = 0.10  # of the cores
 ROUNDS, MOST_ROUNDS = 7, 12
 SMOKE = 0.1
+SMOKE_DIMENSION = 64
 BUDGET_SECONDS = 300
+
+
+def dimension_at(scale: float, dimension: int) -> int:
+    """Give how many numbers a vector has: fewer where no figure is worth the time."""
+    return dimension if scale >= SMOKE else SMOKE_DIMENSION
 
 
 class Watch:

@@ -14,7 +14,7 @@ from benchmarks.asking import ask, nearest_to, quantiles, until
 from benchmarks.company import Work, may_write, rows_written, times_sealed, visible_segments
 from benchmarks.ready import Clustered, ReadyWriter
 from benchmarks.report import Demand, Report
-from benchmarks.rounds import SMOKE, Watch
+from benchmarks.rounds import SMOKE, Watch, dimension_at
 from benchmarks.stack import running_stack
 from worker.maintenance.run import run_chore
 from worker.resources import Resources
@@ -36,7 +36,7 @@ def run(scale: float) -> Report:
     rows, queries = max(2_000, round(ROWS * scale)), max(10, round(QUERIES * scale))
     with running_stack(
         EMBEDDING_PROVIDER="none",
-        EMBEDDING_DIMENSION=str(DIMENSION),
+        EMBEDDING_DIMENSION=str(dimension_at(scale, DIMENSION)),
         SEGMENT_ROWS="" if scale >= 1 else str(rows // 4),
         MAX_UNSEALED_ROWS="",
     ) as stack:
@@ -68,7 +68,7 @@ class Phase:
 
 def _phase(resources: Resources, queries: int, seals: int, name: str, works: Sequence[Work]) -> Phase:
     before, written = times_sealed(resources), rows_written(resources)
-    searches = nearest_to(Clustered(DIMENSION), tenant=TENANT, k=K)
+    searches = nearest_to(Clustered(resources.settings.embedding_dimension), tenant=TENANT, k=K)
     enough = partial(_is_enough, resources, before + seals if works else None)
     with company.company(resources.settings, works):
         asked = ask(resources, until(searches, queries, enough))

@@ -7,6 +7,7 @@ from celery import Celery
 from celery.signals import before_task_publish
 from kombu.entity import Queue as BrokerQueue
 
+from worker.jsononly import require_json
 from worker.settings import Settings, load_settings
 from worker.timetable import schedule
 from worker.transport import install
@@ -94,3 +95,4 @@ def _say_when(headers: dict[str, Any], **_: Any) -> None:
 install()
 app = Celery("worker")
 app.config_from_object(configuration(load_settings()))
+require_json(app.conf)  # a loader, or who listens as it is configured, may have added to it

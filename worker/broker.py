@@ -109,6 +109,11 @@ def require_broker(settings: Settings) -> None:
                 "raise maxmemory of the server that BROKER_URL names, or empty it of what is not ours",
             ),
             ("read only", "name the server in BROKER_URL that takes writes"),
+            (
+                "CERTIFICATE",
+                "BROKER_URL: ssl_ca_certs is who signed the server's certificate, its host as there",
+            ),
+            ("NOPERM", "give the user of BROKER_URL its rights: docs/operations/tls.md"),
         ):
             if sign in said:
                 hint = mend

@@ -124,7 +124,7 @@ class Document:
         language: str | None = None,
         trace: str | None = None,
     ) -> Self:
-        """Name something the worker reads through fsspec, of a scheme in ALLOWED_URI_SCHEMES."""
+        """Name what the worker reads by its URI: ALLOWED_URI_SCHEMES and ALLOWED_URI_HOSTS must allow it."""
         name = _filename(uri)
         return cls(uri, name, file_type_of(name), metadata=metadata or {}, language=language, trace=trace)
 

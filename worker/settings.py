@@ -15,15 +15,16 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationError,
-    ValidationInfo,
     field_validator,
     model_validator,
 )
-from pydantic_settings import NoDecode, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
+from worker.allowlist import SourceSettings
 from worker.endpoint import EndpointSettings
-from worker.envfile import dot_env, expanded, resolved, settings_files
+from worker.envfile import dot_env, expanded, settings_files
 from worker.errors import SettingsError
+from worker.jsononly import require_plain_environment
 from worker.retention import RetentionSettings
 from worker.scheduling import ScheduleSettings
 from worker.types import LANGUAGES, EmbeddingType, LogFormat, Metric
@@ -56,7 +57,7 @@ _NUMBER_BYTES = {EmbeddingType.VECTOR: 4, EmbeddingType.HALFVEC: 2}
 _OTHER_URLS = tuple(f"{who}_database_url" for who in ("direct", "maintenance", "monitor", "search"))
 
 
-class Settings(EndpointSettings, RetentionSettings, ScheduleSettings):
+class Settings(EndpointSettings, RetentionSettings, ScheduleSettings, SourceSettings):
     """The settings. Attribute names are the environment's, in lower case; `.env.example` explains each."""
 
     model_config = SettingsConfigDict(
@@ -88,8 +89,6 @@ class Settings(EndpointSettings, RetentionSettings, ScheduleSettings):
     chunk_size: Annotated[int, Field(ge=50, le=8_000)] = 1000
     chunk_overlap: Annotated[int, Field(ge=0, le=4_000)] = 0
 
-    allowed_roots: Annotated[tuple[Path, ...], NoDecode] = (Path(),)
-    allowed_uri_schemes: Annotated[tuple[str, ...], NoDecode] = ()
     max_document_bytes: Annotated[int, Field(ge=1, le=1 << 30)] = 64 << 20
     batch_documents: Annotated[int, Field(ge=1, le=1000)] = 256
     batch_bytes: Annotated[int, Field(ge=1, le=1 << 30)] = 4 << 20
@@ -145,21 +144,6 @@ class Settings(EndpointSettings, RetentionSettings, ScheduleSettings):
     @classmethod
     def _real_folder(cls, value: Path) -> Path:
         return expanded(value)
-
-    @field_validator("allowed_roots", "allowed_uri_schemes", mode="before")
-    @classmethod
-    def _split(cls, value: Any, info: ValidationInfo) -> Any:
-        """Folders are separated as in PATH, schemes by commas."""
-        if not isinstance(value, str):
-            return value
-        if info.field_name == "allowed_roots":
-            return tuple(part for part in value.split(os.pathsep) if part)
-        return tuple(part.strip().lower() for part in value.split(",") if part.strip())
-
-    @field_validator("allowed_roots")
-    @classmethod
-    def _real_folders(cls, value: tuple[Path, ...]) -> tuple[Path, ...]:
-        return tuple(resolved(root) for root in value)
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
@@ -237,8 +221,10 @@ class Settings(EndpointSettings, RetentionSettings, ScheduleSettings):
 def read_settings(**overrides: Any) -> Settings:
     """Read and validate the settings; `overrides` win over every source.
 
-    Raises SettingsError naming each setting that is missing or wrong; values are never printed.
+    Raises SettingsError naming each setting that is missing or wrong, or a variable by which Celery would
+    pass them over; values are never printed.
     """
+    require_plain_environment(os.environ)
     try:
         data_dir = Path(os.environ.get("DATA_DIR") or dot_env().get("DATA_DIR") or ".ingest")
         return Settings(

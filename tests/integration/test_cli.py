@@ -279,6 +279,7 @@ def test_standard_input_keeps_its_bytes_and_metadata(ingest: Run, drain: Drain) 
         (["add", "s3://bucket/key"], Exit.SOURCE, "ALLOWED_URI_SCHEMES"),
         (["add", "empty", "--meta", "x"], Exit.USAGE, "KEY=VALUE"),
         (["add", "empty", "--metadata", "[" * 100_000], Exit.USAGE, "nested so deep"),
+        (["add", "https://evil.test/a"], Exit.SOURCE, "evil.test is not in ALLOWED_URI_HOSTS → "),
         (["retry"], Exit.USAGE, "name documents"),
         (["retry", "a", "--all"], Exit.USAGE, "not both"),
         (["retry", "--since", "yesterday"], Exit.USAGE, "is no time"),
@@ -293,7 +294,7 @@ def test_mistakes_end_in_one_line_and_a_code(
 ) -> None:
     (tmp_path / "empty").mkdir()
     os.mkfifo(tmp_path / "pipe")
-    done = ingest(*arguments)
+    done = ingest(*arguments, ALLOWED_URI_SCHEMES="https", ALLOWED_URI_HOSTS="docs.test")
     assert (done.returncode, done.stdout) == (code, b"")
     assert said in done.stderr.decode()
 

@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from dotenv import dotenv_values
 from pydantic import SecretStr
@@ -152,6 +153,13 @@ def test_the_embedded_stack_has_roles_and_its_processes_use_them(
         assert users["SEARCH_DATABASE_URL"] == "ingest_search"
         assert users["MAINTENANCE_DATABASE_URL"] == "ingest_maintenance"
         assert users["DIRECT_DATABASE_URL"] == "ingest_owner"
+        secrets = {
+            secret for value in left().values() for secret in re.findall(r":([^:@/]{8,})(?:@|$)", str(value))
+        }
+        assert len(secrets) == 2, "of Redis and of Flower: the socket of PostgreSQL asks for none"
+        titles = [title for process in family(up.pid) if (title := title_of(process))]
+        assert len(titles) > len(KINDS)
+        assert not [title for title in titles if any(secret in title for secret in secrets)]
         examined = subprocess.run(command("doctor", "--json"), capture_output=True, check=False)
         found = {finding["name"]: finding["state"] for finding in json.loads(examined.stdout)["findings"]}
         assert found["search role"] == found["search worker"] == "ok"
@@ -161,6 +169,19 @@ def test_the_embedded_stack_has_roles_and_its_processes_use_them(
     finally:
         up.send_signal(signal.SIGINT)
         assert up.wait(timeout=30) == Exit.OK, log.read_text()
+
+
+def family(pid: int) -> list[psutil.Process]:
+    process = psutil.Process(pid)
+    return [process, *process.children(recursive=True)]
+
+
+def title_of(process: psutil.Process) -> str:
+    """Give what everybody on the machine can read of a process; nothing of one that is gone."""
+    try:
+        return " ".join([process.name(), *process.cmdline()])
+    except psutil.NoSuchProcess:
+        return ""
 
 
 def free_port() -> str:

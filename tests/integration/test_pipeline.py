@@ -355,7 +355,7 @@ def test_a_uri_is_read_only_when_its_scheme_is_allowed(settings: Any, connection
             Document.uri("nope://x/y"),
         ]
     )
-    allowing = Resources(read_settings(allowed_uri_schemes=("memory", "nope")))
+    allowing = Resources(read_settings(allowed_uri_schemes="memory,nope", allowed_uri_hosts="box,x"))
     batch_id = one(connection, "SELECT batch_id FROM batches")
     assert ingest_batch(allowing, batch_id, "test") == {"completed": 1, "failed": 2}
     allowing.close()

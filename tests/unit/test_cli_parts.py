@@ -139,6 +139,7 @@ def test_flower_gets_its_password_by_the_environment() -> None:
         "FLOWER_READ_ONLY": "true",
         "FLOWER_URL_PREFIX": "",
         "FLOWER_UNAUTHENTICATED_API": "false",
+        "FLOWER_PERSISTENT": "false",
     }
 
 

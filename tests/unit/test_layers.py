@@ -33,8 +33,8 @@ LAYERS = [
     (
         "ground",
         (
-            "types errors urls envfile settings scheduling retention endpoint filtering logs metrics"
-            " metricfiles"
+            "types errors urls envfile settings scheduling retention endpoint allowlist jsononly filtering"
+            " logs metrics metricfiles"
         ),
     ),
 ]
@@ -251,7 +251,7 @@ def test_sqlalchemy_stays_in_db() -> None:
         ("alembic", {"db"}),
         ("fsspec", {"sources"}),
         ("cronsim", {"scheduling"}),
-        ("pydantic_settings", {"settings", "scheduling", "retention", "endpoint"}),
+        ("pydantic_settings", {"settings", "scheduling", "retention", "endpoint", "allowlist"}),
         ("prometheus_client", {"metrics", "metricfiles", "monitoring"}),
         ("dotenv", {"envfile"}),
         ("wordllama", {"embedding"}),

@@ -4,6 +4,7 @@ import os
 import pickle
 import sys
 from collections.abc import Callable
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ from pydantic import SecretStr, ValidationError
 from redis import Redis, RedisError
 from sqlalchemy import make_url
 
+from worker.allowlist import AllowedHost
 from worker.broker import _redis_url
 from worker.errors import SettingsError
+from worker.jsononly import require_json
 from worker.settings import (
     STACK_ENV,
     Settings,
@@ -440,7 +443,100 @@ def test_schemes_are_separated_by_commas_and_written_as_people_do(
     monkeypatch: pytest.MonkeyPatch, value: str
 ) -> None:
     monkeypatch.setenv("ALLOWED_URI_SCHEMES", value)
+    monkeypatch.setenv("ALLOWED_URI_HOSTS", "bucket")
     assert read_settings().allowed_uri_schemes == ("s3", "gs")
+
+
+def test_hosts_are_written_with_port_and_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(
+        "ALLOWED_URI_HOSTS", "Docs.Example.com, *.b.example:8080,files=10.1.0.0/16,six=fd00::/8,*,"
+    )
+    assert read_settings().allowed_uri_hosts == (
+        AllowedHost("docs.example.com"),
+        AllowedHost("*.b.example", 8080),
+        AllowedHost("files", None, ip_network("10.1.0.0/16")),
+        AllowedHost("six", None, ip_network("fd00::/8")),
+        AllowedHost("*"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("hosts", "said"),
+    [
+        ("https://a", "ALLOWED_URI_HOSTS: 'https://a' is not HOST, *.HOST, HOST:PORT or HOST=NETWORK"),
+        ("a.*", "'a.*' is not HOST"),
+        ("*=10.0.0.0/8", "* stands for public hosts"),
+        ("a=10.1.0.1/16", "10.1.0.1/16 is not a network"),
+        ("", "ALLOWED_URI_SCHEMES allows nothing without ALLOWED_URI_HOSTS"),
+    ],
+)
+def test_hosts_that_cannot_be_used_are_named(monkeypatch: pytest.MonkeyPatch, hosts: str, said: str) -> None:
+    monkeypatch.setenv("ALLOWED_URI_SCHEMES", "https")
+    monkeypatch.setenv("ALLOWED_URI_HOSTS", hosts)
+    assert said in refusal()
+
+
+@pytest.mark.parametrize("scheme", ["file", "LOCAL"])
+def test_scheme_of_this_machines_files_is_refused(monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
+    monkeypatch.setenv("ALLOWED_URI_SCHEMES", f"s3,{scheme}")
+    assert f"{scheme.lower()}: files of this machine are read below ALLOWED_ROOTS" in refusal()
+
+
+# -- what Celery must not be told beside them -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["BROKER_URL", "BROKER_READ_URL", "BROKER_WRITE_URL", "RESULT_BACKEND"])
+def test_variable_that_celery_would_follow_past_the_settings_is_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(f"CELERY_{name}", "redis://:hush@elsewhere")
+    conf = Celery(broker=BROKER, backend=BROKER, set_as_current=False).conf
+    assert getattr(conf, name.lower()) == "redis://:hush@elsewhere", (
+        "Celery follows it no more: drop the refusal"
+    )
+    assert refusal().startswith(f"CELERY_{name} is set: Celery would follow it")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "others"),
+    [
+        ("CELERY_ACCEPT_CONTENT", "json, pickle", "pickle"),
+        (
+            "CELERY_RESULT_ACCEPT_CONTENT",
+            '["yaml", "application/x-python-serialize"]',
+            "application/x-python-serialize, yaml",
+        ),
+        ("CELERY_TASK_SERIALIZER", "PICKLE", "pickle"),
+        ("CELERY_RESULT_SERIALIZER", "yaml", "yaml"),
+        ("CELERY_EVENT_SERIALIZER", "msgpack", "msgpack"),
+    ],
+)
+def test_variable_that_asks_for_another_content_than_json_is_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, others: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    assert refusal() == f"{name} names {others}: messages are JSON, and nothing else → unset {name}"
+    monkeypatch.setenv(name, "json")
+    assert read_settings()
+
+
+@pytest.mark.parametrize(
+    ("option", "given"),
+    [
+        ("accept_content", ["json", "pickle"]),
+        ("result_accept_content", {"yaml"}),
+        ("task_serializer", "pickle"),
+        ("result_serializer", "yaml"),
+        ("event_serializer", "pickle"),
+    ],
+)
+def test_configuration_of_celery_that_is_not_json_alone_is_refused(option: str, given: Any) -> None:
+    ours: dict[str, Any] = dict.fromkeys(("task_serializer", "result_serializer", "event_serializer"), "json")
+    ours |= {"accept_content": ["json"], "result_accept_content": ["json"]}
+    require_json(ours)
+    require_json({**ours, "result_accept_content": None})  # then it is that of the tasks
+    with pytest.raises(SettingsError, match=f"Celery's {option} names (pickle|yaml): messages are JSON"):
+        require_json({**ours, option: given})
 
 
 # -- where they come from --------------------------------------------------------------------------

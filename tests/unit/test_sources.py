@@ -1,8 +1,9 @@
 """Where bytes come from, and the word for each way it can fail."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import pytest
@@ -12,12 +13,20 @@ from hypothesis import strategies as st
 
 from worker.errors import DocumentError, TransientError
 from worker.settings import Settings, read_settings
-from worker.sources import check_root, is_uri, load, local_path, source_path_of
+from worker.sources import check_root, files, is_uri, load, local_path, source_path_of
 
 LIMIT = 100
 NOBODY = 65534
 
-Load = Callable[[str | Path], bytes]
+
+class Broken(fsspec.AbstractFileSystem):  # type: ignore[misc] # untyped
+    """Storage that fails as the name of what is asked for says."""
+
+    def _open(self, path: str, **_: Any) -> None:
+        raise {"away": TimeoutError, "secret": PermissionError}[path.rpartition("/")[2]]
+
+
+fsspec.register_implementation("broken", Broken, clobber=True)
 
 
 @pytest.fixture
@@ -26,7 +35,8 @@ def settings(tmp_path: Path) -> Settings:
         database_url="postgresql://h/d",
         broker_url="redis://h",
         allowed_roots=(tmp_path / "root",),
-        allowed_uri_schemes=("memory", "local", "nope"),
+        allowed_uri_schemes=("memory", "broken", "nope"),
+        allowed_uri_hosts="sources,box,x",
         max_document_bytes=LIMIT,
     )
 
@@ -133,6 +143,34 @@ def test_no_way_through_a_loop_of_links_leads_out_of_the_root(
     assert code_of(f"{root}/{way}", settings) in {"unreadable", "outside_roots"}
 
 
+@pytest.mark.parametrize("swapped", ["root", "root/sub", "root/sub/deep", "root/sub/deep/file"])
+def test_what_becomes_a_link_after_it_was_resolved_is_not_followed(
+    tmp_path: Path, root: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch, swapped: str
+) -> None:
+    for folder in (root, tmp_path / "outside"):
+        (folder / "sub" / "deep").mkdir(parents=True)
+        (folder / "sub" / "deep" / "file").write_text(folder.name)
+    placed = files._placed
+
+    def swap(path: Path, settings: Settings) -> tuple[Path, str]:
+        found = placed(path, settings)
+        (tmp_path / swapped).rename(tmp_path / "aside")
+        (tmp_path / swapped).symlink_to(tmp_path / swapped.replace("root", "outside"))
+        return found
+
+    assert read(root / "sub" / "deep" / "file", settings) == b"root"
+    monkeypatch.setattr(files, "_placed", swap)
+    assert code_of(root / "sub" / "deep" / "file", settings) == "source_unavailable"
+    assert (root / "sub" / "deep" / "file").read_text() == "outside", "by its name it leads out by now"
+
+
+def test_root_may_be_one_file(root: Path, settings: Settings) -> None:
+    (root / "a").write_text("words")
+    one = settings.model_copy(update={"allowed_roots": (root / "a",)})
+    assert read(root / "a", one) == b"words"
+    assert code_of(root / "b", one) == "outside_roots"
+
+
 def test_file_without_permission_is_unreadable(root: Path, settings: Settings, ordinary: None) -> None:
     secret = root / "secret"
     if os.geteuid() != NOBODY:
@@ -201,14 +239,12 @@ def test_uri_of_nothing_is_not_found(settings: Settings) -> None:
     assert code_of("memory://sources/none", settings) == "not_found"
 
 
-def test_uri_that_fails_otherwise_may_answer_later(root: Path, settings: Settings) -> None:
-    assert code_of(f"local://{root}", settings) == "source_unavailable"
+def test_uri_that_fails_otherwise_may_answer_later(settings: Settings) -> None:
+    assert code_of("broken://box/away", settings) == "source_unavailable"
 
 
-def test_uri_without_permission_is_unreadable(root: Path, settings: Settings, ordinary: None) -> None:
-    if os.geteuid() != NOBODY:
-        (root / "secret").touch(0)
-    assert code_of(f"local://{root}/secret", settings) == "unreadable"
+def test_uri_without_permission_is_unreadable(settings: Settings) -> None:
+    assert code_of("broken://box/secret", settings) == "unreadable"
 
 
 @pytest.mark.parametrize("uri", ["s3://b/k", "http://127.0.0.1/", "FTP://h/x", "gs+x.y-z://h"])
@@ -220,14 +256,25 @@ def test_allowed_scheme_without_a_driver_says_so(settings: Settings) -> None:
     assert code_of("nope://x/y", settings) == "no_driver"
 
 
-def test_uri_that_cannot_be_parsed_is_a_documents_error(settings: Settings) -> None:
-    assert code_of("memory://[x", settings) in {"no_driver", "scheme_not_allowed", "not_found", "unreadable"}
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "memory://other/a", "memory://sources.other/a", "memory://sources:80/a", "memory:///sources/a", "memory://",
+        "memory://user:hush@box/a", "memory://box@other/a", "memory://other@box/a",
+        "memory://box/a::memory://other/a", "memory://box::local:///etc/passwd",
+        "memory://[x", "memory://box:port/a", "memory://x\\@box/a",
+    ],
+)  # fmt: skip
+def test_host_must_be_allowed_whatever_stands_around_it(settings: Settings, uri: str) -> None:
+    put("memory://other/a", b"secret")
+    assert code_of(uri, settings) == "uri_not_allowed"
 
 
+@pytest.mark.parametrize("login", ["user:hush@", ""])
 @pytest.mark.parametrize("scheme", ["memory", "nope", "s3"])
-def test_what_may_be_a_secret_in_a_uri_is_not_said(settings: Settings, scheme: str) -> None:
+def test_what_may_be_a_secret_in_a_uri_is_not_said(settings: Settings, scheme: str, login: str) -> None:
     with pytest.raises(DocumentError) as caught:
-        read(f"{scheme}://user:hush@box/none?token=hush", settings)
+        read(f"{scheme}://{login}box/none?token=hush", settings)
     assert "hush" not in caught.value.message
 
 

@@ -62,6 +62,7 @@ def flower_environment(settings: "Settings") -> dict[str, str]:
         "FLOWER_BASIC_AUTH": settings.flower_basic_auth.get_secret_value(),
         "FLOWER_READ_ONLY": str(settings.flower_read_only).lower(),
         "FLOWER_UNAUTHENTICATED_API": "false",
+        "FLOWER_PERSISTENT": "false",  # its file is a pickle
     }
 
 

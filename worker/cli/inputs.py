@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
-from urllib.parse import urlsplit
 
 from worker import sources
 from worker.cli.output import printable
@@ -78,13 +77,19 @@ def _checked(name: str, settings: Settings) -> Path | None:
     path = None if name == STDIN else sources.local_path(name)
     if path is not None:
         return check_path(path, settings)
-    scheme = urlsplit(name).scheme
-    if name != STDIN and scheme not in settings.allowed_uri_schemes:
-        raise SourceError(
-            f"{scheme}:// is not in ALLOWED_URI_SCHEMES",
-            f"set ALLOWED_URI_SCHEMES={scheme} here and for the workers",
-        )
+    if name != STDIN:
+        _check_uri(name, settings)
     return None
+
+
+def _check_uri(uri: str, settings: Settings) -> None:
+    try:
+        sources.require_allowed(uri, settings)
+    except DocumentError as error:
+        scheme = uri.partition("://")[0].lower()
+        hints = {"scheme_not_allowed": f"set ALLOWED_URI_SCHEMES={scheme} here and for the workers"}
+        hint = hints.get(error.code, "what may be named is in ALLOWED_URI_HOSTS, here and for the workers")
+        raise SourceError(error.message, hint) from None
 
 
 def check_path(path: Path, settings: Settings) -> Path:

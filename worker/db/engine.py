@@ -237,6 +237,10 @@ def unavailable(
             "free some space on its disk (docs/operations/full-disk.md), then run `ingest doctor`",
         ),
         ("too many clients", "lower INGEST_CONCURRENCY, or raise max_connections on the server"),
+        (
+            "certificate",
+            f"{setting}: sslrootcert is who signed the server's certificate, the host as there",
+        ),
     ):
         if sign in said:
             hint = mend
