@@ -658,10 +658,10 @@ fsspec.register_implementation("storms", Storms)
 def test_an_edit_does_not_wait_for_the_pause_of_the_version_before_it(
     connection: Connection,
 ) -> None:
-    (document_id,) = submit([Document.uri("storms://a.txt")]).new
+    (document_id,) = submit([Document.uri("storms://atlantic/a.txt")]).new
     batch_id = one(connection, "SELECT batch_id FROM batches")
-    Storms.meanwhile.append(Document.uri("storms://a.txt", metadata={"edited": True}))
-    reading = Resources(read_settings(allowed_uri_schemes=("storms",)))
+    Storms.meanwhile.append(Document.uri("storms://atlantic/a.txt", metadata={"edited": True}))
+    reading = Resources(read_settings(allowed_uri_schemes=("storms",), allowed_uri_hosts="atlantic"))
     assert ingest_batch(reading, batch_id, "test") == {}
     reading.close()
     stored = row(connection, document_id)
@@ -671,8 +671,10 @@ def test_an_edit_does_not_wait_for_the_pause_of_the_version_before_it(
 def test_a_passing_trouble_is_tried_again_later_and_ends_when_attempts_are_used_up(
     connection: Connection,
 ) -> None:
-    (document_id,) = submit([Document.uri("storms://a.txt")]).new
-    impatient = Resources(read_settings(max_attempts=2, allowed_uri_schemes=("storms",)))
+    (document_id,) = submit([Document.uri("storms://atlantic/a.txt")]).new
+    impatient = Resources(
+        read_settings(max_attempts=2, allowed_uri_schemes=("storms",), allowed_uri_hosts="atlantic")
+    )
     for attempt in (1, 2):
         batch_id = one(connection, "SELECT batch_id FROM batches WHERE state = 'queued'")
         ingest_batch(impatient, batch_id, "test")
