@@ -55,6 +55,7 @@ def configuration(settings: Settings) -> dict[str, Any]:
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         "worker_pool": "worker.pool:TaskPool",
         "worker_max_tasks_per_child": 200,
+        "worker_max_memory_per_child": settings.process_memory_bytes >> 10,  # in KiB
         "worker_redirect_stdouts": False,
         "beat_schedule": schedule(settings),
         "beat_scheduler": "worker.timetable:DiskTolerantScheduler",

@@ -16,7 +16,6 @@ from sqlalchemy import Connection
 from worker.buffer import Range, RowBuffer, Vector
 from worker.db import chunks
 from worker.db.documents import Claimed, Settled
-from worker.metrics import stage
 from worker.resources import Resources
 from worker.steps.copyrows import Row, document_fields
 from worker.steps.ordered import RANDOM_BYTES, ordered_ids
@@ -120,7 +119,7 @@ class Encoder:
     def encode(self, group: Sequence[Work]) -> bool:
         """Append the new rows of these works to the buffer (True), or raise and leave it as it was.
 
-        Raises DocumentError for a vector that may not be stored, TransientError from the model.
+        Raises DocumentError for a vector that may not be stored, and what the model has against a text.
         """
         before = end = self._buffer.size
         for work in group:
@@ -187,8 +186,7 @@ class Encoder:
     def _embed(self, texts: dict[bytes, str]) -> dict[bytes, Vector]:
         if not texts:
             return {}
-        with stage("embed"):
-            vectors = self._resources.embedder.embed(list(texts.values()))
+        vectors = self._resources.provider.embed(list(texts.values()), self._check)
         if vectors is None:
             return {}
         return dict(zip(texts, self._checked(vectors, len(texts)), strict=True))

@@ -72,7 +72,7 @@ def ingest_batch(
         return None
     with (
         bound_contextvars(batch=str(batch_id), tenant=str(lease.tenant_id), lane=lease.lane.value),
-        Heartbeat(resources.engine, lease, settings) as heart,
+        Heartbeat(resources.engine, lease, settings, lambda: resources.trouble) as heart,
         RowBuffer(settings.write_buffer_bytes, resources.vocabulary) as buffer,
     ):
         run = BatchRun(resources, heart, stopping)
@@ -220,8 +220,11 @@ class BatchRun:
         return group
 
     def _charge_if_overdue(self, group: Sequence[Work], *, first: bool) -> None:
-        """Charge a document that by itself takes longer than a batch may: it may be poison."""
-        if first and self._heart.overdue and not self._stopping():
+        """Charge a document that by itself takes longer than a batch may: it may be poison.
+
+        Where it waited for the provider, that took the time.
+        """
+        if first and self._heart.overdue and not self._stopping() and not self._resources.trouble:
             limit = self._resources.settings.task_soft_time_limit
             message = f"not done within TASK_SOFT_TIME_LIMIT, {limit} s"
             self._put_off_all(group, TransientError("time_limit", message))
@@ -246,6 +249,8 @@ class BatchRun:
             self.settled.append(ended(document, Status.FAILED, error))
         except (DBAPIError, LeaseLostError, HandBackError, BufferLostError):
             raise
+        except MemoryError:  # its neighbours may have taken it
+            self._put_off(document, TransientError("out_of_memory", "its process was given no more memory"))
         except Exception as error:  # a fault of ours must not take its neighbours along
             log.exception(
                 "document.crashed", extra={"document": document.document_id, "trace": document.trace}

@@ -3,6 +3,7 @@
 import logging
 import threading
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -24,11 +25,18 @@ class Heartbeat:
     """Renews a lease from a thread, so that a long computation does not lose it.
 
     A renewal that fails because the database is away is tried again at the next beat: whether the
-    lease still holds is decided by the fence of the write, not here.
+    lease still holds is decided by the fence of the write, not here. `trouble` is asked what keeps the
+    batch from going on, which each renewal says.
     """
 
-    def __init__(self, engine: Engine, lease: batches.Lease, settings: Settings) -> None:
-        self._engine, self._lease, self._settings = engine, lease, settings
+    def __init__(
+        self,
+        engine: Engine,
+        lease: batches.Lease,
+        settings: Settings,
+        trouble: Callable[[], str | None] = lambda: None,
+    ) -> None:
+        self._engine, self._lease, self._settings, self._trouble = engine, lease, settings, trouble
         self._stop, self._lost = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._beat, name="lease", daemon=True)
         self._deadline = time.monotonic() + settings.task_soft_time_limit
@@ -55,15 +63,16 @@ class Heartbeat:
         return time.monotonic() > self._deadline
 
     def _beat(self) -> None:
-        """Renew every HEARTBEAT_SECONDS, and sooner where there is progress to tell."""
-        heartbeat, told, renewed = self._settings.heartbeat_seconds, self.progress, time.monotonic()
+        """Renew every HEARTBEAT_SECONDS, and sooner where there is something new to tell."""
+        heartbeat, renewed = self._settings.heartbeat_seconds, time.monotonic()
+        told: tuple[int, str | None] = (0, None)
         while not self._stop.wait(min(_TELL_SECONDS, heartbeat)):
-            if self.progress == told and time.monotonic() - renewed < heartbeat:
+            if self._news() == told and time.monotonic() - renewed < heartbeat:
                 continue
-            told, renewed = self.progress, time.monotonic()
+            told, renewed = self._news(), time.monotonic()
             try:
-                with transaction(self._engine, self._settings.heartbeat_seconds) as connection:
-                    batches.renew(connection, self._lease, self.progress, self._settings.lease_seconds)
+                with transaction(self._engine, heartbeat) as connection:
+                    batches.renew(connection, self._lease, *told, self._settings.lease_seconds)
             except LeaseLostError:
                 self._lost.set()
                 return
@@ -71,3 +80,6 @@ class Heartbeat:
                 log.warning(
                     "lease.unrenewed", extra={"batch": self._lease.batch_id, "reason": describe(error)}
                 )
+
+    def _news(self) -> tuple[int, str | None]:
+        return self.progress, self._trouble()

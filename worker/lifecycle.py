@@ -7,23 +7,28 @@ import os
 import signal
 import socket
 import threading
+from collections import deque
 from types import FrameType
 from typing import Any
+from uuid import UUID
 
 import psutil
 from billiard.process import current_process
 from celery import signals
+from celery.exceptions import TimeLimitExceeded, WorkerLostError
 from sqlalchemy.exc import SQLAlchemyError
 
 from worker import metricfiles
-from worker.db import operations
+from worker.db import batches, operations
 from worker.db.engine import describe, single_connection_engine, transaction
 from worker.logs import bind_contextvars, clear_contextvars
 from worker.resources import close_resources
 from worker.settings import load_settings
+from worker.types import TaskName
 
 log = logging.getLogger(__name__)
 
+_REMARK_SECONDS = 10
 _OBJECTS_BETWEEN_COLLECTIONS = 20_000
 # A worker is called after the first of these queues that it takes from.
 _KINDS = ("ingest", "interactive", "search", "maintenance")
@@ -103,13 +108,17 @@ def _kill_children_on_quit() -> None:
 
 
 class Heart:
-    """Tells the database that this process lives, from a thread, over a connection of its own."""
+    """Tells the database that this process lives, from a thread, over a connection of its own.
+
+    And what ended those of its pool that had a batch, which nobody else knows.
+    """
 
     def __init__(self, name: str, kind: str, slots: int) -> None:
         self._name, self._kind, self._slots = name, kind, slots
         self._settings = load_settings()
         self._engine = single_connection_engine(self._settings.database_url, "ingest heartbeat")
-        self._stop = threading.Event()
+        self._deaths: deque[tuple[UUID, str]] = deque()
+        self._stopped, self._wake = False, threading.Event()
         self._thread = threading.Thread(target=self._run, name="heart", daemon=True)
 
     def start(self) -> None:
@@ -118,7 +127,8 @@ class Heart:
 
     def stop(self) -> None:
         """End, and take the heartbeat away."""
-        self._stop.set()
+        self._stopped = True
+        self._wake.set()
         self._thread.join(1)  # a beat under way must not come after our leaving
         try:
             with transaction(self._engine, 1) as connection:
@@ -126,18 +136,52 @@ class Heart:
         except SQLAlchemyError as error:
             log.warning("heartbeat.left", extra={"worker": self._name, "reason": describe(error)})
 
+    def tell(self, batch_id: UUID, cause: str) -> None:
+        """Have it noted soon what ended the process that had this batch."""
+        self._deaths.append((batch_id, cause))
+        self._wake.set()
+
     def _run(self) -> None:
-        while True:
+        while not self._stopped:
             try:
                 with transaction(self._engine, self._settings.heartbeat_seconds) as connection:
                     operations.beat_heart(connection, self._name, self._kind, self._slots, os.getpid())
+                self._tell_deaths()
             except SQLAlchemyError as error:
                 log.warning("heartbeat.unwritten", extra={"worker": self._name, "reason": describe(error)})
-            if self._stop.wait(self._settings.heartbeat_seconds):
-                return
+            self._wake.wait(self._settings.heartbeat_seconds)
+            self._wake.clear()
+
+    def _tell_deaths(self) -> None:
+        """Note each. The session of the dead may hold the batch's row a moment: then the next beat does."""
+        while self._deaths:
+            batch_id, cause = self._deaths[0]
+            with transaction(self._engine, _REMARK_SECONDS) as connection:
+                batches.remark(connection, batch_id, self._name, cause)
+            self._deaths.popleft()
 
 
 _hearts: list[Heart] = []
+
+
+@signals.task_failure.connect
+def _say_what_ended_it(sender: Any, exception: BaseException, args: Any, **_: Any) -> None:
+    """Note what ended the process that had a batch: Celery tells it to the main process alone."""
+    if sender.name == TaskName.INGEST_BATCH and isinstance(exception, WorkerLostError | TimeLimitExceeded):
+        batch_id, cause = UUID(args[0]), cause_of_death(exception)
+        log.warning("process.died", extra={"batch": batch_id, "reason": cause})
+        for heart in _hearts:
+            heart.tell(batch_id, cause)
+
+
+def cause_of_death(error: WorkerLostError | TimeLimitExceeded) -> str:
+    """Say what ended a process of the pool, as far as its parent knows it."""
+    if isinstance(error, TimeLimitExceeded):
+        return f"killed after TASK_TIME_LIMIT, {load_settings().task_time_limit} s"
+    # billiard writes "Worker exited prematurely: signal 9 (SIGKILL) Job: 4."
+    ended = str(error).removeprefix("Worker exited prematurely: ").partition(" Job:")[0]
+    perhaps = ", as the system does where memory runs out" if "SIGKILL" in ended else ""
+    return f"ended by {ended}{perhaps}"
 
 
 def _begin(name: str, kind: str, slots: int) -> None:

@@ -35,6 +35,9 @@ errors = _counter(
     "ingest_document_errors_total", "Documents that were skipped or failed, by reason.", "outcome", "code"
 )
 retries = _counter("ingest_document_retries_total", "Documents put off to be tried again, by reason.", "code")
+embedding_pauses = _counter(
+    "ingest_embedding_pauses_total", "Times the embedding provider failed, and was left alone.", "model"
+)
 chunks = _counter(
     "ingest_chunks_processed_total", "Chunks of completed documents, by where vectors are from.", "embedding"
 )
@@ -72,7 +75,7 @@ _OUTCOMES = {
     document_bytes: _ENDS,
     chunks: ("computed", "reused", "none"),
     batches: ("done", "lease_lost", "not_ours"),
-    retries: ("source_unavailable", "time_limit", "worker_disk"),
+    retries: ("out_of_memory", "source_unavailable", "time_limit", "worker_disk"),
     searches: ("answered", "late", "refused", "outage"),
     search_stages_dropped: ("embed", "words", "keyword", "vector", "record"),
 }

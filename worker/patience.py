@@ -1,6 +1,7 @@
-"""Trying database work again while its trouble passes."""
+"""Trying again what may pass, most of all the database's trouble."""
 
 import logging
+import random
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -9,6 +10,7 @@ from sqlalchemy.exc import DBAPIError
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_exponential_jitter
 
 from worker.db.engine import describe, is_forbidden, is_retryable, transaction
+from worker.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -55,3 +57,9 @@ def briefly(engine: Engine, work: Callable[[Connection], None]) -> bool:
             return False
         raise
     return True
+
+
+def backoff(attempts: int, settings: Settings) -> float:
+    """Give the seconds to wait after this many attempts: doubling, bounded, with half of it jitter."""
+    most = min(settings.retry_max_seconds, settings.retry_base_seconds * 2 ** (attempts - 1))
+    return float(most * random.uniform(0.5, 1))  # noqa: S311 -- jitter, not a secret

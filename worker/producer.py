@@ -9,13 +9,14 @@ loses none.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection
@@ -24,18 +25,18 @@ from worker import outcomes, sources
 from worker.answers import read_answer
 from worker.broker import require_broker
 from worker.db import changes, deletions, overview, submissions
+from worker.db.changes import Moment
 from worker.db.pauses import Pause
-from worker.db.submissions import Scope
 from worker.db.tenants import known_scope
 from worker.dispatch import fill_window
 from worker.document import Document
 from worker.errors import BrokerUnavailableError, DatabaseUnavailableError, IngestError, NoAnswerError
 from worker.loading import load
+from worker.naming import identify, ids_and_paths, on_documents, several
 from worker.operating import cancel_batch, pause, paused, resume
 from worker.queries import Query, read_query
 from worker.rating import Run, rate, runs
 from worker.resources import resources
-from worker.steps.storable import storable
 from worker.submitting import DEFAULT_TENANT, Receipt, set_language, submit
 from worker.types import Answer, GivenChunk, GivenDocument, Hit, Loaded, Status, TaskName
 
@@ -44,8 +45,6 @@ __all__ = [
     "Pause", "Receipt", "Run", "below", "cancel", "cancel_batch", "delete", "find", "load", "pause", "paused",
     "rate", "restore", "resume", "retry", "runs", "search", "set_language", "status", "submit", "wait",
 ]  # fmt: skip
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,33 +88,12 @@ def find(
     documents: Sequence[str | UUID], *, tenant: str = DEFAULT_TENANT, project: str | None = None
 ) -> Sequence[Any]:
     """Give the rows of documents named by id, by source path or by local path; newest first."""
-    ids, paths = _ids_and_paths(documents)
+    ids, paths = ids_and_paths(documents)
     return resources().transact(
         lambda connection: overview.documents(
             connection, known_scope(connection, tenant, project), ids=ids, paths=paths
         )
     )
-
-
-def _ids_and_paths(names: Sequence[str | UUID]) -> tuple[list[UUID], list[str]]:
-    ids: list[UUID] = []
-    paths: list[str] = []
-    for name in _each(names):
-        if isinstance(name, UUID):
-            ids.append(name)
-            continue
-        with suppress(ValueError):
-            ids.append(UUID(name))
-        paths.append(storable(name))
-        if not sources.is_uri(name):
-            with suppress(ValueError):  # no file has such a name
-                paths.append(storable(sources.source_path_of(Path(name).absolute())))
-    return ids, paths
-
-
-def _each(names: Sequence[str | UUID]) -> Sequence[str | UUID]:
-    """Give names as several: one alone is not a list of letters."""
-    return [names] if isinstance(names, str | UUID) else names
 
 
 def wait(
@@ -158,7 +136,7 @@ def cancel(
 ) -> int:
     """Cancel what is not settled yet: the named documents, or all of the project; gives how many."""
     count = 0
-    for cancelled in _on_documents(changes.cancel, documents, tenant, project):
+    for cancelled in on_documents(changes.cancel, documents, tenant, project):
         outcomes.say_cancelled(cancelled)
         count += len(cancelled)
     return count
@@ -170,10 +148,20 @@ def retry(
     tenant: str = DEFAULT_TENANT,
     project: str | None = None,
     error_code: str | None = None,
+    since: Moment | None = None,
+    until: Moment | None = None,
 ) -> int:
-    """Try failed and cancelled documents again, the named ones or all of the project; gives how many."""
-    retried = _on_documents(partial(changes.retry, error_code=error_code), documents, tenant, project)
-    count = sum(map(len, retried))
+    """Try failed and cancelled documents again, the named ones or all of the project; gives how many.
+
+    With all their attempts. `error_code`: those that failed with it. `since`, `until`: those that ended from
+    then on, and before then: a time with its zone, or how long ago by the database's clock. Each is taken
+    once a call, however soon it fails again. Raises IngestError for a time without a zone.
+    """
+    for name, moment in (("since", since), ("until", until)):
+        if isinstance(moment, datetime) and moment.tzinfo is None:
+            raise IngestError(f"{name} has no time zone", "give it one, as datetime.now(UTC) has")
+    change = partial(changes.retry, error_code=error_code, since=since, until=until)
+    count = sum(len(retried) for retried in on_documents(change, documents, tenant, project))
     fill_window(resources())
     return count
 
@@ -183,9 +171,9 @@ def delete(
 ) -> int:
     """Delete documents: gone from every search when this returns, and restorable; gives how many."""
     count = 0
-    names = iter(_each(documents))
+    names = iter(several(documents))
     while part := list(islice(names, 1000)):
-        count += sum(map(len, _on_documents(deletions.delete, part, tenant, project)))
+        count += sum(map(len, on_documents(deletions.delete, part, tenant, project)))
     fill_window(resources())
     return count
 
@@ -200,7 +188,7 @@ def restore(
 
     def change(connection: Connection) -> int:
         scope = known_scope(connection, tenant, project)
-        found = _identify(connection, scope, documents, deleted=True)
+        found = identify(connection, scope, documents, deleted=True)
         return sum(deletions.restore(connection, scope, document_id) for document_id in found)
 
     count = resources().transact(change)
@@ -278,42 +266,3 @@ def _asked(query: Query) -> dict[str, Any]:
         require_broker(settings)
         raise BrokerUnavailableError("the broker was away for a moment", "ask again") from None
     return answer
-
-
-def _on_documents(
-    change: Callable[[Connection, Scope, Sequence[UUID] | None], Sequence[T]],
-    documents: Sequence[str | UUID] | None,
-    tenant: str,
-    project: str | None,
-) -> Iterator[Sequence[T]]:
-    """Yield what was changed, slice by slice, each committed."""
-
-    def run(connection: Connection) -> Sequence[T]:
-        scope = known_scope(connection, tenant, project)
-        if documents is None:  # what others have in their projects is never swept along
-            return change(connection, replace(scope, whole_tenant=False), None)
-        return change(connection, scope, _identify(connection, scope, documents))
-
-    yield (changed := resources().transact(run))
-    while documents is None and len(changed) == changes.SLICE:
-        yield (changed := resources().transact(run))
-
-
-def _identify(
-    connection: Connection, scope: Scope, names: Sequence[str | UUID], *, deleted: bool = False
-) -> list[UUID]:
-    """Give the ids of named documents, the live or the deleted ones.
-
-    Raises IngestError for a path that names one in several projects.
-    """
-    ids, paths = _ids_and_paths(names)
-    rows = overview.documents(connection, scope, ids=ids, paths=paths)
-    found = [row for row in rows if (row.deleted_at is not None) is deleted]
-    projects: dict[str, UUID | None] = {}
-    for row in found:
-        first = projects.setdefault(row.source_path, row.project_id)
-        if first != row.project_id and row.document_id not in ids:
-            raise IngestError(
-                f"{row.source_path} is a document of several projects", "name the project, or give the id"
-            )
-    return [row.document_id for row in found]

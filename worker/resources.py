@@ -14,6 +14,7 @@ from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_expo
 
 from worker.db.engine import has_waited, is_retryable, make_engine, transaction, unavailable
 from worker.embedding import Embedder, model_name, open_embedder
+from worker.provider import Provider
 from worker.settings import Settings, load_settings
 from worker.steps.fingerprint import recipe
 from worker.steps.terms import Vocabulary
@@ -54,6 +55,17 @@ class Resources:
     def embedder(self) -> Embedder:
         """The configured embedding model."""
         return self._once("embedder", partial(open_embedder, self.settings))
+
+    @property
+    def provider(self) -> Provider:
+        """The same model, asked for documents: with patience."""
+        return self._once("provider", lambda: Provider(self.embedder, self.settings))
+
+    @property
+    def trouble(self) -> str | None:
+        """What keeps documents from being embedded; None where nothing does. Loads no model."""
+        provider: Provider | None = self.__dict__.get("provider")
+        return provider.trouble if provider else None
 
     @property
     def embed_query(self) -> Callable[[str, str], NDArray[np.floating] | None]:

@@ -103,6 +103,7 @@ class Settings(EndpointSettings, RetentionSettings, ScheduleSettings, SourceSett
 
     ingest_concurrency: Annotated[int, Field(ge=1, le=256)] = 2
     interactive_concurrency: Annotated[int, Field(ge=1, le=256)] = 1
+    process_memory_bytes: Annotated[int, Field(ge=1 << 20, le=1 << 40)] = 1 << 30
     lease_seconds: Seconds = 90
     heartbeat_seconds: Seconds = 15
     max_attempts: Annotated[int, Field(ge=1, le=100)] = 5

@@ -33,6 +33,10 @@ _REPORT_SECONDS = 1
 _CHORE_SECONDS = 86_400
 
 
+class ProcessMemoryError(Exception):
+    """This process was given no more memory, beside any document's own work."""
+
+
 class Told:
     """What a task gives: stored in full for who waits for it, shown by Flower as one line."""
 
@@ -72,6 +76,9 @@ def ingest_batch_task(self: Task, batch_id: str) -> Told:
             "batch.lost", extra={"batch": batch_id, "then": "it was cancelled, or another worker has it"}
         )
         return Told({}, "lease lost: cancelled, or another worker has it")
+    except MemoryError:
+        # Celery would end the whole worker. The lease runs out, and the documents go again, each alone.
+        raise ProcessMemoryError("no more memory") from None
     except SQLAlchemyError as error:
         # Before the claim this tries again; after it, the message finds no queued batch, and the
         # lease runs out.

@@ -1,7 +1,6 @@
 """The one fenced write of a batch, and each document alone where the one is refused."""
 
 import logging
-import random
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -19,9 +18,8 @@ from worker.encoding import Work
 from worker.errors import DocumentError, TransientError
 from worker.metrics import stage
 from worker.outcomes import Outcomes
-from worker.patience import may_pass, patiently
+from worker.patience import backoff, may_pass, patiently
 from worker.resources import Resources
-from worker.settings import Settings
 from worker.types import Status
 
 log = logging.getLogger(__name__)
@@ -242,9 +240,3 @@ def _still_wanted(
         if outcome.document_id in standing.current
         and (outcome.duplicate_of is None or owned.get(outcome.duplicate_of) == outcome.content_hash)
     ]
-
-
-def backoff(attempts: int, settings: Settings) -> float:
-    """Give the seconds to wait after this many attempts: doubling, bounded, with half of it jitter."""
-    most = min(settings.retry_max_seconds, settings.retry_base_seconds * 2 ** (attempts - 1))
-    return float(most * random.uniform(0.5, 1))  # noqa: S311 -- jitter, not a secret

@@ -281,6 +281,8 @@ def test_standard_input_keeps_its_bytes_and_metadata(ingest: Run, drain: Drain) 
         (["add", "empty", "--metadata", "[" * 100_000], Exit.USAGE, "nested so deep"),
         (["add", "https://evil.test/a"], Exit.SOURCE, "evil.test is not in ALLOWED_URI_HOSTS → "),
         (["retry"], Exit.USAGE, "name documents"),
+        (["retry", "a", "--all"], Exit.USAGE, "not both"),
+        (["retry", "--since", "yesterday"], Exit.USAGE, "is no time"),
         (["cancel", "a", "--all"], Exit.USAGE, "not both"),
         (["maintain", "cats"], Exit.USAGE, "one of dispatch"),
         (["nonsense"], Exit.USAGE, "No such command"),
@@ -368,7 +370,10 @@ def test_documents_are_changed_by_id_and_by_path(ingest: Run, files: Path, drain
     ids = answer(ingest("add", files, "--json"))["document_ids"]
     assert ingest("cancel", "files/apples.md").stdout == b"1 document cancelled\n"
     assert drain() == {"completed": 1, "failed": 1}
-    assert ingest("retry", "--code", "not_found").stdout == b"1 document tried again\n"
+    assert ingest("retry", "--until", "1h").returncode == Exit.FINDINGS
+    narrowed = ingest("retry", "--since", "1h", "--code", "not_found", "--project", "none")
+    assert b"with a project" in narrowed.stderr
+    assert ingest("retry", "--code", "not_found", "--since", "1h").stdout == b"1 document tried again\n"
     assert answer(ingest("retry", files / "apples.md", "--json")) == {"documents": 1}
     assert drain() == {"completed": 1, "failed": 1}
     assert ingest("delete", *ids).stdout == b"3 documents deleted\n"

@@ -222,6 +222,8 @@ WRONG: list[tuple[str, str]] = [
     ("batches_finished_check", _batches("abandoned", "state = 'cancelled', finished_at = NULL")),
     ("batches_finished_check", _batches("queued", "finished_at = now()")),
     ("batches_finished_check", _batches("running", "finished_at = now()")),
+    ("batches_trouble_check", _batches("running", "trouble = ''")),
+    ("batches_trouble_check", _batches("running", "trouble = repeat('x', 501)")),
     # documents: whose, and which
     ("documents_trace_check", _documents("pending", "trace = ''")),
     ("documents_trace_check", _documents("pending", "trace = repeat('t', 201)")),

@@ -1,13 +1,16 @@
 """Documents through the whole pipeline, without Celery: what ends where, and at what cost."""
 
+import errno
 import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID
 
+import fsspec
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 from sqlalchemy import Connection, event, text
 from tenacity import Retrying, retry_if_result, wait_fixed
 
@@ -343,8 +346,6 @@ def test_a_name_that_is_not_utf8_is_kept_reversibly(
 
 
 def test_a_uri_is_read_only_when_its_scheme_is_allowed(settings: Any, connection: Connection) -> None:
-    import fsspec
-
     with fsspec.open("memory://box/a.txt", "w") as file:
         file.write("words in a box")
     submit(
@@ -639,46 +640,41 @@ def test_files_that_grew_are_read_up_to_the_bytes_of_a_batch(
     assert drain() == {"completed": 2}
 
 
+class Storms(MemoryFileSystem):  # type: ignore[misc] # untyped
+    """A storage that is away. What is in `meanwhile` is submitted while it is asked."""
+
+    protocol = "storms"
+    meanwhile: ClassVar[list[Document]] = []
+
+    def _open(self, *_: Any, **__: Any) -> Any:
+        if self.meanwhile:
+            submit([self.meanwhile.pop()])
+        raise OSError(errno.EIO, "a storm")
+
+
+fsspec.register_implementation("storms", Storms)
+
+
 def test_an_edit_does_not_wait_for_the_pause_of_the_version_before_it(
-    connection: Connection, drain: Drain, tmp_path: Path
+    connection: Connection,
 ) -> None:
-    (document_id,) = submit([text_of("a.txt", "words")]).new
+    (document_id,) = submit([Document.uri("storms://atlantic/a.txt")]).new
     batch_id = one(connection, "SELECT batch_id FROM batches")
-    refusing = Resources(read_settings())
-    refusing.__dict__["embedder"] = EditsAndFails()
-    assert ingest_batch(refusing, batch_id, "test") == {}
-    refusing.close()
+    Storms.meanwhile.append(Document.uri("storms://atlantic/a.txt", metadata={"edited": True}))
+    reading = Resources(read_settings(allowed_uri_schemes=("storms",), allowed_uri_hosts="atlantic"))
+    assert ingest_batch(reading, batch_id, "test") == {}
+    reading.close()
     stored = row(connection, document_id)
     assert (stored.status, stored.next_attempt_at, stored.error_code) == ("pending", None, None)
-    assert drain() == {"completed": 1}
-    assert live_texts(connection, document_id) == ["other words"]
-
-
-class EditsAndFails:
-    """An embedding provider that is away, while the document it is asked about is edited."""
-
-    model = "away"
-
-    def embed(self, _texts: Any) -> Any:
-        submit([text_of("a.txt", "other words")])
-        raise TransientError("embedding_unavailable", "the provider does not answer")
-
-
-class Away:
-    """An embedding provider that is away."""
-
-    model = "away"
-
-    def embed(self, _texts: Any) -> Any:
-        raise TransientError("embedding_unavailable", "the provider does not answer")
 
 
 def test_a_passing_trouble_is_tried_again_later_and_ends_when_attempts_are_used_up(
     connection: Connection,
 ) -> None:
-    (document_id,) = submit([text_of("a.txt", "words")]).new
-    impatient = Resources(read_settings(max_attempts=2))
-    impatient.__dict__["embedder"] = Away()
+    (document_id,) = submit([Document.uri("storms://atlantic/a.txt")]).new
+    impatient = Resources(
+        read_settings(max_attempts=2, allowed_uri_schemes=("storms",), allowed_uri_hosts="atlantic")
+    )
     for attempt in (1, 2):
         batch_id = one(connection, "SELECT batch_id FROM batches WHERE state = 'queued'")
         ingest_batch(impatient, batch_id, "test")
@@ -686,24 +682,73 @@ def test_a_passing_trouble_is_tried_again_later_and_ends_when_attempts_are_used_
         assert stored.attempts == attempt
         connection.execute(text("UPDATE documents SET queued_at = now()"))
         dispatch(impatient)
-    assert (stored.status, stored.error_code) == ("failed", "embedding_unavailable")
+    assert (stored.status, stored.error_code) == ("failed", "source_unavailable")
     assert "after 2 attempts" in stored.error_message
     impatient.close()
 
 
-class SlowerThanABatchMay(Away):
-    """A provider that is away, and says so of the second question when the batch's time is up."""
+class Away:
+    """An embedding provider that is away until it is back."""
+
+    model = "away"
+    back: Any = None
+
+    def embed(self, texts: Any) -> Any:
+        if self.back is None:
+            raise TransientError("busy", "429: too many requests")
+        return self.back.embed(texts)
+
+
+def test_a_provider_that_is_away_holds_its_batch_up_and_costs_no_attempt(
+    connection: Connection, resources: Resources
+) -> None:
+    submit([text_of(f"{name}.txt", f"words of {name}") for name in "ab"])
+    patient = Resources(read_settings(max_attempts=1, retry_base_seconds=1, retry_max_seconds=1))
+    model = patient.__dict__["embedder"] = Away()
+
+    def is_told() -> bool:
+        return bool(one(connection, "SELECT max(trouble) FROM batches"))
+
+    assert (
+        ingest_batch(patient, one(connection, "SELECT batch_id FROM batches"), "test", stopping=is_told) == {}
+    )
+    stored = connection.execute(text("SELECT status, attempts, error_code FROM documents")).all()
+    assert [tuple(found) for found in stored] == [("pending", 0, None)] * 2
+    assert one(connection, "SELECT max(trouble) FROM batches") is None
+    model.back = resources.embedder
+    dispatch(patient)
+    batch_id = one(connection, "SELECT batch_id FROM batches WHERE state = 'queued'")
+    assert ingest_batch(patient, batch_id, "test") == {"completed": 2}
+    patient.close()
+
+
+def test_a_batch_whose_time_went_by_while_the_provider_was_away_is_not_charged(
+    connection: Connection,
+) -> None:
+    submit([text_of("a.txt", "words")])
+    hurried = Resources(read_settings(max_attempts=1, task_soft_time_limit=1))
+    hurried.__dict__["embedder"] = Away()
+    assert ingest_batch(hurried, one(connection, "SELECT batch_id FROM batches"), "test") == {}
+    hurried.close()
+    assert (find(["a.txt"])[0].status, find(["a.txt"])[0].attempts) == ("pending", 0)
+
+
+class SlowerThanABatchMay:
+    """A model with a fault of ours, which says so of document a, alone, when the batch's time is up."""
+
+    model = "slow"
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._asked: list[float] = []
+        self._first: float | None = None
 
     def embed(self, texts: Any) -> Any:
-        self._asked.append(time.monotonic())
-        if len(self._asked) == 2:
+        first = self._first = self._first or time.monotonic()
+        if texts == ["words of a"]:
             over = Retrying(wait=wait_fixed(0.01), retry=retry_if_result(lambda passed: not passed))
-            over(lambda: time.monotonic() > self._asked[0] + self._seconds)  # the batch began before that
-        return super().embed(texts)
+            over(lambda: time.monotonic() > first + self._seconds)  # the batch began before that
+        if "words of a" in texts:
+            raise ZeroDivisionError("a fault")
 
 
 def test_a_batch_out_of_time_charges_what_it_tried_and_hands_back_the_rest(connection: Connection) -> None:
@@ -719,7 +764,7 @@ def test_a_batch_out_of_time_charges_what_it_tried_and_hands_back_the_rest(conne
             ORDER BY source_path""")
     )
     assert [tuple(found) for found in ended] == [
-        ("a.txt", "failed", "embedding_unavailable", 1, False, None),
+        ("a.txt", "failed", "internal", 1, False, None),
         ("b.txt", "failed", "time_limit", 1, False, None),
         ("c.txt", "pending", None, 0, False, None),
     ]

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -16,6 +17,7 @@ from sqlalchemy import Connection, event, text
 
 from worker import Document, Receipt, submit, wait
 from worker.broker import connect, queue_length
+from worker.db import changes
 from worker.db.backlog import form, lock_dispatch
 from worker.db.engine import transaction
 from worker.errors import DatabaseUnavailableError, IngestError, NoAnswerError, SourceError
@@ -438,6 +440,52 @@ def test_retry_by_code_takes_only_those_with_all_their_attempts(
     assert drain() == {"completed": 1}
     assert retry(["/etc/passwd"], error_code="not_found") == 0
     assert retry(["/etc/passwd"], error_code="outside_roots") == 1
+
+
+def test_retry_by_time_takes_what_ended_then(drain: Drain, connection: Connection, tmp_path: Path) -> None:
+    submit([Document.found(tmp_path / name, 1, 1) for name in ("a", "b", "c")])
+    submit([Document.found(tmp_path / "d", 1, 1)], project="p")
+    assert drain() == {"failed": 4}
+    connection.execute(
+        text("UPDATE documents SET settled_at = settled_at - interval '2 days' WHERE filename = 'a'")
+    )
+    connection.execute(
+        text("UPDATE documents SET settled_at = settled_at - interval '2 hours' WHERE filename = 'b'")
+    )
+    ended = {row.filename: row.settled_at for row in find([str(tmp_path / name) for name in "abc"])}
+
+    def waiting() -> set[str]:
+        return set(
+            connection.execute(text("SELECT filename FROM documents WHERE status = 'pending'")).scalars()
+        )
+
+    assert retry(since=timedelta(days=3), until=timedelta(days=2, seconds=-60)) == 1
+    assert waiting() == {"a"}
+    assert retry(since=ended["b"], until=ended["c"], error_code="outside_roots") == 0
+    assert retry(since=ended["b"], until=ended["c"], error_code="not_found") == 1
+    assert waiting() == {"a", "b"}
+    assert retry(since=ended["b"], until=ended["c"]) == 0
+    assert retry([str(tmp_path / "c")], since=timedelta(0)) == 0
+    assert retry(project="p", since=timedelta(hours=1)) == 1
+    assert waiting() == {"a", "b", "d"}
+    with pytest.raises(IngestError, match="until has no time zone"):
+        retry(until=ended["c"].replace(tzinfo=None))
+
+
+def test_what_fails_again_at_once_is_tried_once_a_call(
+    drain: Drain, connection: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(changes, "SLICE", 2)
+    submit([Document.found(tmp_path / f"{number}", 1, 1) for number in range(5)])
+    assert drain() == {"failed": 5}
+    connection.execute(
+        text("""
+            CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                NEW.status := 'failed'; NEW.error_code := 'x'; NEW.error_message := 'x';
+                NEW.settled_at := now(); RETURN NEW; END $$;
+            CREATE TRIGGER fail BEFORE UPDATE ON documents FOR EACH ROW EXECUTE FUNCTION fail()""")
+    )
+    assert retry() == 5
 
 
 def test_what_needs_no_retry_is_left_alone(drain: Drain) -> None:

@@ -1,7 +1,7 @@
 """The pure parts of the command: what it parses, judges and writes."""
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +11,7 @@ from worker.cli.checks import Server, State, check_pgvector, judge_disk
 from worker.cli.corpus import first_words, queries_of
 from worker.cli.flower import flower_environment
 from worker.cli.inputs import parse_metadata
+from worker.cli.moments import read_moment
 from worker.cli.output import age, columns, count, emit, printable
 from worker.cli.processes import Kind, worker_options
 from worker.cli.vitals import judge
@@ -40,6 +41,29 @@ def test_metadata_values_are_json_where_they_parse() -> None:
 def test_metadata_that_is_none_is_refused(pairs: list[str], document: str | None) -> None:
     with pytest.raises(IngestError, match="--meta"):
         parse_metadata(pairs, document)
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("30s", timedelta(seconds=30)),
+        ("90 min", timedelta(minutes=90)),
+        ("2h", timedelta(hours=2)),
+        (" 3d", timedelta(days=3)),
+        ("2026-11-30T08:00", datetime(2026, 11, 30, 8, tzinfo=UTC)),
+        ("2026-11-30 09:00+01:00", datetime(2026, 11, 30, 8, tzinfo=UTC)),
+        ("2026-11-30", datetime(2026, 11, 30, tzinfo=UTC)),
+        (None, None),
+    ],
+)
+def test_a_moment_is_how_long_ago_or_when(written: str | None, meant: object) -> None:
+    assert read_moment("--since", written) == meant
+
+
+@pytest.mark.parametrize("written", ["", "yesterday", "2m", "-2h", "1e3s", "25:00", "2h ago"])
+def test_what_is_no_moment_is_refused(written: str) -> None:
+    with pytest.raises(IngestError, match=r"--until .* is no time"):
+        read_moment("--until", written)
 
 
 @pytest.mark.parametrize(
@@ -207,6 +231,24 @@ def test_who_keeps_a_build_waiting_is_named() -> None:
         " (a report), whose transaction began 10 min ago; ingestion waits"
     )
     assert found.mend == "end that session: `SELECT pg_terminate_backend(77)`"
+
+
+class Trouble(NamedTuple):
+    """A row of the troubles of batches."""
+
+    trouble: str
+    batches: int
+    documents: int
+    seconds: float
+
+
+def test_what_holds_up_batches_is_said() -> None:
+    away = Trouble("the embedding provider does not answer: 429", 2, 300, 600.0)
+    [found] = [one for one in judge(health(troubles=[away]), settings()) if one.name == "batches"]
+    assert (found.state, found.seen) == (
+        State.WARNING,
+        "2 batches of 300 documents, claimed 10 min ago: the embedding provider does not answer: 429",
+    )
 
 
 PAUSED = Pause(

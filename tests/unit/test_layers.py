@@ -17,15 +17,15 @@ LAYERS = [
     (
         "entry",
         (
-            "app tasks timetable lifecycle pool transport producer submitting operating rating loading"
-            " load_slice document cli stack"
+            "app tasks timetable lifecycle pool transport producer naming submitting operating rating"
+            " loading load_slice document cli stack"
         ),
     ),
     (
         "services",
         (
-            "ingest bounds encoding writing outcomes dispatch searching lease patience buffer termstore"
-            " sources resources broker backpressure maintenance monitoring counting"
+            "ingest bounds encoding writing outcomes dispatch searching lease patience provider buffer"
+            " termstore sources resources broker backpressure maintenance monitoring counting"
         ),
     ),
     ("adapters", "db embedding embedded"),
@@ -64,6 +64,7 @@ SQLALCHEMY = {
     "worker.lease": (ERRORS | {"Engine"}, "a beat that fails is tried again"),
     "worker.lifecycle": (ERRORS, "a heartbeat that fails must not end the worker"),
     "worker.load_slice": (ERRORS | {"Connection"}, "one write, then each document alone"),
+    "worker.naming": ({"Connection"}, "type of what it hands to db/"),
     "worker.operating": ({"Connection"}, "type of what it hands to db/"),
     "worker.producer": ({"Connection"}, "type of what it hands to db/"),
     "worker.rating": ({"Connection"}, "type of what it hands to db/"),

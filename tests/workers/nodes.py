@@ -134,11 +134,14 @@ class ServerHandle:
         self.status = "running"
 
 
-def start_worker(kind: str, folder: Path, **settings: str) -> CeleryTestWorker:
-    """Start `ingest worker KIND`, or `ingest beat`, with the settings of this process's environment."""
+def start_worker(kind: str, folder: Path, *, module: str = "worker.cli", **settings: str) -> CeleryTestWorker:
+    """Start `ingest worker KIND`, or `ingest beat`, with the settings of this process's environment.
+
+    `module`: what is run as `ingest`.
+    """
     name = f"{kind}-{uuid.uuid4().hex[:8]}"
     command = ["beat"] if kind == "beat" else ["worker", kind]
-    argv = [sys.executable, "-m", "worker.cli", *command]
+    argv = [sys.executable, "-m", module, *command]
     node = CeleryTestWorker(
         WorkerContainer(ProcessHandle(name, argv, {**os.environ, **settings}, folder)), None
     )

@@ -4,6 +4,7 @@ import os
 import select
 import signal
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 from celery.concurrency.asynpool import AsynPool
@@ -37,7 +38,8 @@ def pool(hub: Hub, request: pytest.FixtureRequest) -> Iterator[AsynPool]:
 def test_the_broker_is_found_again_before_a_process_that_ended_is_replaced(hub: Hub, pool: Pool) -> None:
     before = [process.pid for process in pool._pool]
     pool.register_with_event_loop(hub)
-    os.waitid(os.P_PID, before[0], os.WEXITED | os.WNOWAIT)
+    with suppress(ChildProcessError):  # it was waited for already
+        os.waitid(os.P_PID, before[0], os.WEXITED | os.WNOWAIT)
     pool.maintain_pool()
     after = {process.pid for process in pool._pool if process.is_alive()}
     assert len(after) == 2

@@ -8,6 +8,7 @@ from uuid import UUID
 
 import typer
 
+from worker.cli.moments import read_moment
 from worker.cli.output import AsJson, Project, Tenant, count, emit, printable, say
 from worker.cli.status import WHERE_TO_LOOK, NotFoundError, nothing_matched
 from worker.errors import Exit, IngestError
@@ -43,15 +44,30 @@ def retry(
     project: Project = None,
     *,
     code: Annotated[str | None, typer.Option(help="Those that failed with this code.")] = None,
+    since: Annotated[str | None, typer.Option(metavar="WHEN", help="Those that ended since then.")] = None,
+    until: Annotated[str | None, typer.Option(metavar="WHEN", help="Those that ended before then.")] = None,
     every: All = False,
     as_json: AsJson = False,
 ) -> None:
-    """Try failed and cancelled documents again, with all their attempts."""
+    """Try failed and cancelled documents again, with all their attempts.
+
+    WHEN is how long ago, 30s, 90min, 2h or 3d by the database's clock, or a time, as 2026-11-30T08:00+01:00;
+    UTC where it has no zone.
+    """
     from worker import producer
 
-    _require_choice(documents, every=every or code is not None)
+    many = every or any(option is not None for option in (code, since, until))
+    if every or not documents:  # named ones may be narrowed down
+        _require_choice(documents, every=many)
     names = spellings(documents) if documents else None
-    changed = producer.retry(names, tenant=tenant, project=project, error_code=code)
+    changed = producer.retry(
+        names,
+        tenant=tenant,
+        project=project,
+        error_code=code,
+        since=read_moment("--since", since),
+        until=read_moment("--until", until),
+    )
     _report(changed, "tried again", documents, tenant, project, as_json=as_json)
 
 

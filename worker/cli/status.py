@@ -57,14 +57,17 @@ def status(
         _show_trace(counted, trace, as_json=as_json)
         return
     held = producer.paused(tenant)
-    scopes, segments = _tables()
+    scopes, segments, troubles = _tables()
     scopes = [scope for scope in scopes if tenant in (None, scope.tenant)] if project is None else []
     if as_json:
         paused = [asdict(one) for one in held]
-        emit(_as_json(counted, scopes) | {"segments": _segments_as_json(segments), "paused": paused})
+        held_up = [trouble._asdict() for trouble in troubles]
+        more = {"segments": _segments_as_json(segments), "paused": paused, "troubles": held_up}
+        emit(_as_json(counted, scopes) | more)
         return
     _say(counted, scopes)
     say_paused(held)
+    _say_troubles(troubles)
     if tenant is None:
         _say_segments(segments)
 
@@ -93,13 +96,24 @@ def _show_trace(counted: "Overview", trace: str, *, as_json: bool) -> None:
         say(f"  and {total - len(counted.documents):,} more")
 
 
-def _tables() -> "tuple[Sequence[Any], Segments]":
-    from worker.db import overview
+def _tables() -> "tuple[Sequence[Any], Segments, Sequence[Any]]":
+    from worker.db import batches, overview
     from worker.db.engine import transaction
     from worker.resources import resources
 
     with transaction(resources().engine) as connection:
-        return overview.projects(connection), overview.segments(connection)
+        return (
+            overview.projects(connection),
+            overview.segments(connection),
+            batches.troubles(connection),
+        )
+
+
+def _say_troubles(troubles: Sequence[Any]) -> None:
+    from worker.cli.vitals import held_up
+
+    for trouble in troubles:
+        say(held_up(trouble))
 
 
 def _segments_as_json(segments: "Segments") -> dict[str, Any]:

@@ -27,6 +27,7 @@ _NAMES = (
     *UPKEEP,
     "sealing",
     "paused",
+    "batches",
     "backlog",
     "recall",
 )
@@ -51,6 +52,7 @@ def judge(health: Health, settings: Settings) -> list[Finding]:
         *judge_upkeep(health),
         _sealing(health, settings),
         *_paused(health),
+        *_batches(health),
         _backlog(health),
     ]
 
@@ -160,6 +162,21 @@ def _paused(health: Health) -> Iterator[Finding]:
         why = f": {pause.reason}" if pause.reason else ""
         seen = printable(f"{pause.what}, for {age(pause.seconds)}, by {pause.paused_by}{why}")
         yield Finding("paused", State.WARNING, seen, f"`{printable(pause.end)}` when that is over")
+
+
+def _batches(health: Health) -> Iterator[Finding]:
+    if not health.troubles:
+        yield Finding("batches", State.OK, "nothing holds up what is under way")
+    for trouble in health.troubles:
+        mend = "it goes on by itself once that is over; `ingest status --watch` follows it"
+        yield Finding("batches", State.WARNING, held_up(trouble), mend)
+
+
+def held_up(trouble: Any) -> str:
+    """Say which batches under way do not go on, and why."""
+    batches = "1 batch" if trouble.batches == 1 else f"{trouble.batches:,} batches"
+    since = f"claimed {age(trouble.seconds)} ago"
+    return printable(f"{batches} of {trouble.documents:,} documents, {since}: {trouble.trouble}")
 
 
 def _backlog(health: Health) -> Finding:

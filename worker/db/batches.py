@@ -127,17 +127,49 @@ def claim(connection: Connection, batch_id: UUID, worker: str, lease_seconds: in
     return Lease(batch_id, row.lease_token, row.tenant_id, Lane(row.lane)) if row else None
 
 
-def renew(connection: Connection, lease: Lease, progress: int, lease_seconds: int) -> None:
-    """Keep the lease, and say how many documents are done. Raises LeaseLostError."""
+def renew(
+    connection: Connection, lease: Lease, progress: int, trouble: str | None, lease_seconds: int
+) -> None:
+    """Keep the lease, and say how many documents are done and what holds it up. Raises LeaseLostError."""
     renewed = connection.execute(
         text("""
             UPDATE batches SET lease_expires_at = now() + make_interval(secs => :seconds),
-                   progress = least(:progress, documents), updated_at = now()
+                   progress = least(:progress, documents), trouble = left(:trouble, 500), updated_at = now()
             WHERE batch_id = :batch_id AND lease_token = :token"""),
-        {"batch_id": lease.batch_id, "token": lease.token, "progress": progress, "seconds": lease_seconds},
+        {
+            "batch_id": lease.batch_id,
+            "token": lease.token,
+            "progress": progress,
+            "trouble": trouble,
+            "seconds": lease_seconds,
+        },
     )
     if renewed.rowcount == 0:
         raise LeaseLostError(str(lease.batch_id))
+
+
+def remark(connection: Connection, batch_id: UUID, worker: str, trouble: str) -> None:
+    """Note what ended the process of a worker that had this batch.
+
+    Nothing is decided by it, so it takes no lease: whether the batch is over, its lease says.
+    """
+    connection.execute(
+        text("""
+            UPDATE batches SET trouble = left(:trouble, 500), updated_at = now()
+            WHERE batch_id = :batch_id AND state = 'running' AND worker = :worker"""),
+        {"batch_id": batch_id, "worker": worker, "trouble": trouble},
+    )
+
+
+def troubles(connection: Connection) -> Sequence[Row[Any]]:
+    """Give (trouble, batches, documents, seconds) of batches under way; seconds since the first claim."""
+    return connection.execute(
+        text("""
+            SELECT trouble, count(*) AS batches, sum(documents)::int AS documents,
+                   extract(epoch FROM now() - min(claimed_at))::float AS seconds
+            FROM batches WHERE finished_at IS NULL AND state = 'running' AND trouble IS NOT NULL
+            GROUP BY trouble ORDER BY seconds DESC""")
+    ).all()
 
 
 def fence(connection: Connection, lease: Lease) -> None:
@@ -159,7 +191,7 @@ def finish(connection: Connection, lease: Lease, done: Done) -> int:
         text("""
             UPDATE batches SET state = 'finished', lease_token = NULL, lease_expires_at = NULL,
                    progress = documents, settled = least(:settled, documents), chunks = :chunks,
-                   size_bytes = :size_bytes, finished_at = now(), updated_at = now()
+                   size_bytes = :size_bytes, trouble = NULL, finished_at = now(), updated_at = now()
             WHERE batch_id = :batch_id AND lease_token = :token
             RETURNING documents"""),
         {"batch_id": lease.batch_id, "token": lease.token, **done._asdict()},

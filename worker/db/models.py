@@ -171,6 +171,7 @@ def _batches(metadata: MetaData) -> Table:
         Column("settled", Integer, nullable=False, server_default=text("0")),
         Column("chunks", BigInteger, nullable=False, server_default=text("0")),
         Column("size_bytes", BigInteger, nullable=False, server_default=text("0")),
+        Column("trouble", Text),
         PrimaryKeyConstraint("batch_id", name="batches_pkey"),
         # documents refer to (tenant, batch): a batch with documents of another tenant is unstorable
         UniqueConstraint("tenant_id", "batch_id", name="batches_tenant_id_batch_id_key"),
@@ -198,6 +199,7 @@ def _batches(metadata: MetaData) -> Table:
             "(state IN ('finished', 'abandoned', 'cancelled')) = (finished_at IS NOT NULL)",
             "batches_finished_check",
         ),
+        _check("trouble <> '' AND length(trouble) <= 500", "batches_trouble_check"),
         Index("batches_unfinished_idx", "state", "lane", postgresql_where=text("finished_at IS NULL")),
         Index("batches_finished_at_idx", "finished_at", postgresql_where=text("finished_at IS NOT NULL")),
         postgresql_with=AUTOVACUUM["batches"],

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Row, text
 
-from worker.db import builds, operations, vacuums
+from worker.db import batches, builds, operations, vacuums
 from worker.db.pauses import Pause, standing
 from worker.db.segments import unsealed_rows
 from worker.db.submissions import Scope
@@ -153,6 +153,7 @@ class Health:
     """What the tables say of the system: living processes by kind, each chore's last run.
 
     `running`: the chores under way. `beat_seconds`: since when a beat is known, None where none is.
+    `troubles`: rows of `batches.troubles`.
     """
 
     dimension: int
@@ -165,6 +166,7 @@ class Health:
     oldest_waiting_seconds: float | None
     segments: "Segments"
     paused: Sequence[Pause]
+    troubles: Sequence[Row[Any]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +196,7 @@ def health(connection: Connection, alive_seconds: int) -> Health:
         oldest_waiting_seconds=oldest_waiting_seconds(connection, None),
         segments=segments(connection),
         paused=standing(connection),
+        troubles=batches.troubles(connection),
     )
 
 

@@ -9,7 +9,7 @@ from worker.errors import SchemaError
 from worker.settings import Settings
 
 # The migrations in alembic/versions, oldest first; the last is what this program needs.
-REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0010")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0010", "0011")
 
 # 0.8.2 fixed CVE-2026-3172; 0.8.4 fixed index corruption by VACUUM beside inserts (pgvector CHANGELOG).
 OLDEST_PGVECTOR = (0, 8, 2)

@@ -22,7 +22,9 @@ class Embedder(Protocol):
     def embed(self, texts: Sequence[str]) -> Matrix | None:
         """Give a (len(texts), dimension) matrix, or None where vectors stay NULL.
 
-        Raises TransientError when the provider cannot answer now.
+        Raises TransientError when the provider cannot answer now, whoever asks: it is away, or wants to be
+        asked less; DocumentError where it will never take one of these texts. `worker/provider.py` finds out
+        whose fault any other error is.
         """
         ...
 

@@ -25,6 +25,11 @@ _STRANDED = (
     "d.batch_id IS NOT NULL AND NOT EXISTS"
     " (SELECT 1 FROM batches b WHERE b.batch_id = d.batch_id AND b.finished_at IS NULL)"
 )
+# What its worker's main process knew of it; where that died as well, nobody does.
+_CAUSE = (
+    "coalesce((SELECT b.trouble FROM batches b WHERE b.batch_id = d.batch_id),"
+    " 'not known how, its worker ended with it')"
+)
 _USED_UP = "d.attempts >= :max_attempts AND d.claimed_version = d.requested_version"
 
 
@@ -39,9 +44,11 @@ def run(turn: Turn) -> dict[str, Any]:
             transacted,
             Status.PENDING,
             where=f"d.status = 'processing' AND {_STRANDED}",
-            change="isolated = true, queued_at = now(),"
+            change="isolated = true, queued_at = now(), error_code = :worker_lost, error_message ="
+            f" 'its worker process died while it was processed: ' || {_CAUSE} || '; it goes again, alone',"
             " attempts = CASE WHEN d.claimed_version = d.requested_version THEN d.attempts ELSE 0 END",
             returning="d.trace, d.attempts",
+            worker_lost=WORKER_LOST,
         )
         freed = batches.free_pending(transacted)
         release_duplicates(transacted, [document.document_id for document in failed])
@@ -82,7 +89,8 @@ def _give_up(connection: Connection, max_attempts: int) -> Sequence[Row[Any]]:
         Status.FAILED,
         where=f"{_STRANDED} AND {_USED_UP}",
         change="error_code = :worker_lost, error_message = 'its worker process died ' || d.attempts ||"
-        " ' times while it was processed; mend the cause, then run `ingest retry`'",
+        f" ' times while it was processed, the last time: ' || {_CAUSE} ||"
+        " '; mend the cause, then run `ingest retry`'",
         returning="d.trace, d.attempts",
         max_attempts=max_attempts,
         worker_lost=WORKER_LOST,
