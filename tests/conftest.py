@@ -43,7 +43,7 @@ def free_port() -> int:
 os.environ["METRICS_PORT"] = str(free_port())
 
 # `short` tries the same at each run: what fails has been changed. `long` looks for what nobody has tried yet.
-hypothesis.settings.register_profile("short", derandomize=True, deadline=None, stateful_step_count=30)
+hypothesis.settings.register_profile("short", derandomize=True, deadline=None, stateful_step_count=50)
 hypothesis.settings.register_profile("long", deadline=None, max_examples=2_000, stateful_step_count=60)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or "short")
 
