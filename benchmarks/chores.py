@@ -44,7 +44,7 @@ NAME, DIMENSION, ROWS, SEGMENTS, K = "chores", 1536, 300_000, 4, 10
 ROWS_A_CENTRE, FEWEST_CENTRES, NODE_BYTES, LARGE_BYTES = 1_000, 10, 8_200, 1 << 40
 QUERIES, FEWEST_QUERIES, LOOK_QUERIES, WARM_UP = 300, 5, 10, 128
 BESIDE_SECONDS = 10
-LOOK_SECONDS, MOST_WAITS = 0.2, 3
+LOOK_SECONDS, MOST_WAITS, FEW_PROBES = 0.2, 3, 5
 SMOKE_SECONDS, SMOKE_DIMENSION = 0.5, 64
 MOST_TIMES, LEAST_RATE, RECALL, DELETED = 3, 0.7, 0.95, 0.3
 # In this order: what one leaves the next has to see.
@@ -199,17 +199,19 @@ class _Bench:
 
     def _beside_ingestion(self, leaves: Sequence[str]) -> None:
         self._wear(leaves)
-        for chore in self._beside:
-            with company.company(self._resources.settings, [INGESTION]):
+        with company.company(self._resources.settings, [INGESTION]):
+            self._await_batches(time.time())  # it takes a moment to start
+            # each finds what was written beside those before it
+            for chore in sorted(self._beside, key="recall".__ne__):
                 self._found.lines[chore].ingestion = self._ingestion_beside(chore)
-            wear.empty_open_segment(self._resources)  # or the next one finds more than sealing ever leaves
 
     def _ingestion_beside(self, chore: str) -> Beside:
-        self._await_batches(time.time())  # it takes a moment to start
         begun = time.time()
         self._await_batches(begun + self._seconds)
         since = time.time()
-        with company.company(self._resources.settings, [partial(company.repeat, chore=chore)]):
+        # with all of its sample recall would compare, most of all, what is written meanwhile
+        brief = self._resources.settings.model_copy(update={"recall_sample": FEW_PROBES})
+        with company.company(brief, [partial(company.repeat, chore=chore)]):
             while not self._has_run(chore, since):
                 time.sleep(LOOK_SECONDS)
         self._await_batches(time.time())

@@ -8,12 +8,9 @@ from sqlalchemy import Connection, text
 
 from benchmarks.ours import TENANT
 from benchmarks.ready import CHUNKS, DOCUMENTS
-from benchmarks.stored import settle_down
-from worker.db import deletions, segments
-from worker.db.engine import transaction
+from worker.db import deletions
 from worker.db.submissions import ensure_scope
 from worker.resources import Resources
-from worker.types import SegmentState
 
 SLICE = 500
 OLD_RECORDS = 100_000
@@ -26,14 +23,6 @@ def delete_share(resources: Resources, share: float, leaves: Sequence[str]) -> i
     for slice_ in _slices(chosen):
         resources.transact(partial(deletions.delete, scope=scope, document_ids=slice_))
     return len(chosen) * CHUNKS
-
-
-def empty_open_segment(resources: Resources) -> None:
-    """Delete all documents whose chunks are in the open segment, and give their space back."""
-    with transaction(resources.engine) as connection:
-        leaves = [segment.leaf for segment in segments.in_state(connection, SegmentState.OPEN)]
-    delete_share(resources, 1, leaves)
-    settle_down(resources)
 
 
 def _documents(connection: Connection, share: float, leaves: Sequence[str]) -> list[UUID]:

@@ -172,6 +172,13 @@ def test_a_broker_that_is_away_is_held_against_nobody(
 # -- ready ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("arguments", [("ready", "flower"), ("live", "--need", "beat")])
+def test_what_does_not_go_together_is_refused(ingest: Run, arguments: tuple[str, ...]) -> None:
+    done = ingest("health", *arguments)
+    assert done.returncode == Exit.USAGE
+    assert done.stderr.decode() == "error: a process is named with live, --need with ready → see --help\n"
+
+
 def test_it_is_ready_once_each_kind_of_process_lives(
     ingest: Run, settings: Settings, connection: Connection
 ) -> None:

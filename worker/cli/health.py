@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from worker.cli.output import AsJson, columns, emit, printable
-from worker.errors import Exit
+from worker.errors import Exit, IngestError
 
 if TYPE_CHECKING:  # the database's adapters cost a second to import, and --help must not
     from worker.monitoring.health import Check
@@ -61,6 +61,8 @@ def health(
     """
     from worker.monitoring import health as checking
 
+    if process if question is Question.READY else need:
+        raise IngestError("a process is named with live, --need with ready", "see --help")
     if question is Question.READY:
         checks = checking.ready([kind.value for kind in need or Kind])
     elif process is not None:

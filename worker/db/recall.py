@@ -114,7 +114,7 @@ def times_vacuumed(connection: Connection, leaf: str) -> int:
 
 
 def one_process(connection: Connection) -> None:
-    """Have the rest of an attempt take one core at most: the others are searches'."""
+    """Have the rest of a transaction take one core at most: the others are for searches and writers."""
     connection.exec_driver_sql("SET LOCAL max_parallel_workers_per_gather = 0")
 
 

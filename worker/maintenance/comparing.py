@@ -33,6 +33,7 @@ class Look:
 
     def __init__(self, connection: Connection, probe: Probe, settings: Settings) -> None:
         """Look at what there is. Raises IngestError for a tenant or a project that is gone."""
+        one_process(connection)
         self._snapshot = Snapshot(connection, probe.query, settings)
         self._connection, self._settings = connection, settings
         self._vector = probe.query.vector or ()
@@ -80,7 +81,6 @@ class Look:
     def exact(self, segment: int) -> list[float]:
         """Compare what is in a segment; gives the distances of the nearest."""
         with attempt(self._connection, _STATEMENT_SECONDS):
-            one_process(self._connection)
             return [one.distance for one in self._scans(segment).exact()]
 
     def _passing(self, segment: int) -> float:
