@@ -50,6 +50,8 @@ class Worker:
         self._await()
 
     def go_on(self, order: Order) -> None:
+        if self.over:
+            return
         self._order = order
         self._turn.release()
         self._await()
