@@ -2,6 +2,7 @@
 #   PYTHON=python3.13   which Python makes .venv        PG=16        run the tests on PostgreSQL 16
 #   CORPUS=path         what `make run` ingests          NAME=writer  which benchmark
 #   SEED=7 MINUTES=30   which faults, for how long; MINUTES: also how long a soak is
+#   PROFILE=long        how far the tests of properties look
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -17,6 +18,9 @@ PARALLEL ?= --numprocesses=$(PROCESSES) --maxprocesses=4 --dist=worksteal
 export SEED MINUTES
 ifdef PG
 export POSTGRES_VERSION := $(PG)
+endif
+ifdef PROFILE
+export HYPOTHESIS_PROFILE := $(PROFILE)
 endif
 
 .DEFAULT_GOAL := help

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import hypothesis
 import pytest
 from pydantic import SecretStr
 from sqlalchemy import Connection, create_engine, pool, text
@@ -40,6 +41,11 @@ def free_port() -> int:
 
 # Stacks and exporters of this process of the suite; another has a port of its own.
 os.environ["METRICS_PORT"] = str(free_port())
+
+# `short` tries the same at each run: what fails has been changed. `long` looks for what nobody has tried yet.
+hypothesis.settings.register_profile("short", derandomize=True, deadline=None, stateful_step_count=50)
+hypothesis.settings.register_profile("long", deadline=None, max_examples=2_000, stateful_step_count=60)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or "short")
 
 Run = Callable[..., subprocess.CompletedProcess[bytes]]
 

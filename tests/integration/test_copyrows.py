@@ -21,6 +21,7 @@ from worker.db import chunks, segments
 from worker.db.copying import copy_out
 from worker.db.engine import describe, driver_url
 from worker.db.migrate import migrate
+from worker.errors import DocumentError
 from worker.resources import Resources
 from worker.settings import read_settings
 from worker.steps.copyrows import (
@@ -35,10 +36,10 @@ from worker.steps.copyrows import (
 )
 from worker.steps.prepare import Piece
 from worker.steps.storable import metadata_json
+from worker.steps.vectors import checked
 from worker.types import EmbeddingType
 
 DIMENSION = 256
-NUMBER = {EmbeddingType.VECTOR: ">f4", EmbeddingType.HALFVEC: ">f2"}
 
 TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=30)
 HEADINGS = st.lists(TEXTS | st.sampled_from(["", "NULL", "{}", 'a"b\\c', ",", " "]), max_size=4)
@@ -48,7 +49,14 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
     max_leaves=6,
 )
+# Any number of either type; and such as no vector is refused for.
+FLOATS = st.sampled_from([16, 32]).flatmap(
+    lambda width: st.floats(width=width, allow_nan=False, allow_infinity=False)  # type: ignore[arg-type]
+)
 SMALL = st.floats(-100, 100, width=16).filter(lambda number: abs(number) >= 0.01)
+NUMBERS_OF_A_VECTOR = st.lists(FLOATS, min_size=1, max_size=5) | st.lists(
+    SMALL, min_size=1, max_size=DIMENSION
+)
 
 
 @dataclass(frozen=True)
@@ -69,7 +77,7 @@ ROWS = st.builds(
     st.integers(1, 2**31 - 1),
     HEADINGS,
     st.binary(min_size=32, max_size=32),
-    st.none() | st.lists(SMALL, min_size=1, max_size=5),
+    st.none() | NUMBERS_OF_A_VECTOR,
     st.dictionaries(TEXTS, JSON, max_size=3),
 )
 ODD = Sample("\x01\n\\.\t😀é\u2028", 1, ("", "NULL", '"{a},\\'), bytes(32), (-0.5,), {"é": [1.5, None]})
@@ -101,7 +109,15 @@ def document(connection: Connection, resources: Resources) -> Any:
 
 
 def vector(numbers: Sequence[float] | None, kind: EmbeddingType) -> NDArray[np.floating] | None:
-    return None if numbers is None else np.resize(np.array(numbers), DIMENSION).astype(NUMBER[kind])
+    """Give the vector as it may be stored; none of what may not."""
+    if numbers is None:
+        return None
+    whole: Any = [np.resize(np.array(numbers), DIMENSION)]
+    try:
+        [found] = checked(whole, count=1, dimension=DIMENSION, column_type=kind)
+    except DocumentError:
+        return None
+    return np.asarray(found)
 
 
 def encoded_vector(vector: NDArray[np.floating] | None) -> bytes:
@@ -162,7 +178,7 @@ def test_rows_come_back_equal_and_postgresql_writes_the_same_bytes(
             assert got.heading_path == list(row.heading_path)
             assert bytes(got.content_hash) == row.content_hash
             assert got.metadata == row.metadata
-            assert (got.embedding is None) == (row.numbers is None)
+            assert (got.embedding is None) == (vector(row.numbers, kind) is None)
         # jsonb is written as the server renders it; all else must be ours, bit for bit
         rendered = [got.written for got in found]
         theirs = copied_out(connection, leaf)
@@ -170,8 +186,8 @@ def test_rows_come_back_equal_and_postgresql_writes_the_same_bytes(
     assert theirs == HEADER + encoded(rows, document, kind, rendered, project=project) + TRAILER
 
 
-@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-@given(st.lists(SMALL, min_size=1, max_size=DIMENSION))
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(NUMBERS_OF_A_VECTOR)
 def test_vectors_are_known_again_bit_for_bit(
     resources: Resources, document: Any, numbers: list[float]
 ) -> None:
@@ -184,8 +200,9 @@ def test_vectors_are_known_again_bit_for_bit(
         known = chunks.known_vectors(connection, document.tenant_id, [bytes(32)], kind)
         connection.rollback()
     expected = vector(numbers, kind)
-    assert expected is not None
-    assert known[bytes(32)].tobytes() == expected.tobytes()
+    assert {key: found.tobytes() for key, found in known.items()} == (
+        {} if expected is None else {bytes(32): expected.tobytes()}
+    )
 
 
 def test_longest_texts_and_paths_are_carried(resources: Resources, document: Any) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.hostile.manifest import NASTY as MANIFEST
 from worker.errors import SkipDocument
-from worker.steps.decode import decode
+from worker.steps.decode import HEAD, MARKS, SAMPLE, decode
 from worker.types import Decoded
 
 CORPORA = os.environ.get("CORPORA", "")
@@ -110,14 +110,63 @@ def assert_storable(data: bytes) -> None:
     assert decoded.cleaned.keys() <= {"nul", "surrogate", "invalid"}
 
 
-@settings(max_examples=500, deadline=None)
-@given(st.binary(max_size=300))
+# What the decoder looks for, and what is longer than what it looks at: alone, repeated, one behind the other.
+PARTS = [
+    *(mark for mark, _ in MARKS),
+    *(
+        b"",
+        b"\0",
+        b"\0\0",
+        b"\x1b",
+        b"\x1b$B",
+        b"\x1b(B",
+        b"\x01",
+        b" \r\n",
+        b"word ",
+        b"\xe9",
+        b"\xff",
+        b"\x80",
+    ),
+    *(
+        b"\xed\xa0\xbd\xed\xb8\x80",
+        b"\xed\xa0\x80",
+        b"\xe6\x97",
+        b"\xf0\x9f\x98",
+        b"\xef\xbf\xbd",
+        b"%PDF-1.7",
+    ),
+    *(
+        b"a\0",
+        b"\0a",
+        b"\0\xd8",
+        b"a\0\0\0",
+        b"\0\0\0a",
+        b"\0\0\x11\0",
+        "ж".encode("utf-16-le"),
+        "語 ".encode(),
+    ),
+    *(RUSSIAN.encode("koi8-r"), JAPANESE.encode("euc-jp"), GERMAN.encode("cp1252"), TURKISH.encode()),
+]
+TIMES = st.sampled_from([1, 1, 1, 1, 1, 2, 2, 3, 10, 100, HEAD, SAMPLE])
+PATCHES = st.lists(
+    st.builds(
+        lambda part, times: part * min(times, SAMPLE // max(len(part), 1) + 1), st.sampled_from(PARTS), TIMES
+    )
+    | st.binary(max_size=9),
+    max_size=8,
+).map(b"".join)
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.binary(max_size=300) | PATCHES)
 @example(b"\xff\xfe\x00")
 @example(b"\xff\xfe\x00\xd8")
 @example(b"\x00\x00\xfe\xff\x00\x11\x00\x00")
 @example(b"\xff\xfe\x00\x00a\x00\x00\x00\xff")
 @example(b"\xed\xa0\x80")
 @example(b"\x1b$B\xff")
+@example(b"\x1b$B\x01\x01 words")
+@example(b"\0\xd8\0\0\0\xd8\0\0")
 def test_any_bytes_are_storable_or_skipped(data: bytes) -> None:
     assert_storable(data)
 

@@ -1,13 +1,17 @@
 """Hashes that decide what work there is: stable to the bit, until VERSION is raised."""
 
 import hashlib
+import json
 import math
+import random
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.jsons import STORED, STORED_TEXTS
 from worker.steps import chunk, fingerprint
 from worker.steps.fingerprint import canonical_json, chunk_hash, content_hash, recipe, source_key
 from worker.types import FileType
@@ -74,14 +78,42 @@ def test_fingerprint_depends_on_content_recipe_type_and_language() -> None:
     assert {len(value) for value in made} == {32}
 
 
-def test_model_and_text_do_not_run_into_each_other() -> None:
-    assert chunk_hash("ab", "c") != chunk_hash("a", "bc")
+@given(STORED_TEXTS, st.integers(0, 12), st.integers(0, 12))
+def test_model_and_text_do_not_run_into_each_other(whole: str, one: int, other: int) -> None:
+    same = whole[:one] == whole[:other]
+    assert (chunk_hash(whole[:one], whole[one:]) == chunk_hash(whole[:other], whole[other:])) == same
 
 
-@settings(max_examples=100)
-@given(st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=5), max_size=5))
-def test_equal_values_are_written_equally(value: dict[str, Any]) -> None:
-    assert canonical_json(dict(reversed(value.items()))) == canonical_json(value)
+RECIPES = st.fixed_dictionaries(
+    {
+        "model": st.sampled_from(["m", "m1", "1"]) | STORED_TEXTS,
+        "dimension": st.integers(1, 12),
+        "chunk_size": st.integers(1, 12),
+        "chunk_overlap": st.integers(0, 12),
+    }
+)
+
+
+@given(RECIPES, RECIPES)
+def test_recipes_are_told_apart(one: dict[str, Any], other: dict[str, Any]) -> None:
+    assert (recipe(**one) == recipe(**other)) == (one == other)
+
+
+def in_order(value: Any, order: Callable[[list[str]], list[str]]) -> Any:
+    """The same value, its keys in another order at every depth."""
+    if isinstance(value, dict):
+        return {key: in_order(value[key], order) for key in order(list(value))}
+    return [in_order(item, order) for item in value] if isinstance(value, list) else value
+
+
+@given(st.dictionaries(STORED_TEXTS, STORED, max_size=4), st.randoms())
+def test_equal_values_are_written_equally_and_nothing_of_them_is_lost(
+    value: dict[str, Any], rng: random.Random
+) -> None:
+    written = canonical_json(value)
+    assert canonical_json(in_order(value, lambda keys: rng.sample(keys, len(keys)))) == written
+    # as text, in which 1, 1.0 and true are three values
+    assert repr(in_order(json.loads(written), sorted)) == repr(in_order(value, sorted))
 
 
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
