@@ -116,7 +116,7 @@ class Interleaving(Producers):
         with self.step():
             try:
                 with transaction(self.mine.engine) as connection:
-                    batches.renew(connection, lease, 0, self.mine.settings.lease_seconds)
+                    batches.renew(connection, lease, 0, None, self.mine.settings.lease_seconds)
             except LeaseLostError:
                 assert not held
             else:
