@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -170,18 +171,19 @@ def other(settings: Settings) -> Iterator[Connection]:
 @pytest.fixture
 def drain(resources: Resources) -> Callable[[], dict[str, int]]:
     """Dispatch and process, in this process, until nothing is ready; give the counts by status."""
+    return partial(drained, resources)
 
-    def run() -> dict[str, int]:
-        total: dict[str, int] = {}
+
+def drained(resources: Resources) -> dict[str, int]:
+    """Dispatch and process until nothing is ready; give the counts by status."""
+    total: dict[str, int] = {}
+    dispatch(resources)
+    while batch_ids := _queued(resources):
+        for batch_id in batch_ids:
+            for status, count in (ingest_batch(resources, batch_id, "test") or {}).items():
+                total[status] = total.get(status, 0) + count
         dispatch(resources)
-        while batch_ids := _queued(resources):
-            for batch_id in batch_ids:
-                for status, count in (ingest_batch(resources, batch_id, "test") or {}).items():
-                    total[status] = total.get(status, 0) + count
-            dispatch(resources)
-        return total
-
-    return run
+    return total
 
 
 def _queued(resources: Resources) -> list[UUID]:

@@ -21,7 +21,8 @@ _WORD = re.compile(r"[\w./+-]+")
 def require_plain_environment(environment: Mapping[str, str]) -> None:
     """Refuse variables of Celery's that ask for another server or another content. Raises SettingsError."""
     for name in _URLS:
-        if environment.get(name):
+        # Celery's own command sets its variables by BROKER_URL
+        if environment.get(name) not in (None, "", environment.get("BROKER_URL")):
             raise SettingsError(
                 f"{name} is set: Celery would follow it and not our settings", "unset it, and set BROKER_URL"
             )

@@ -2,8 +2,11 @@
 
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import Run
-from worker.errors import Exit
+from worker.errors import Exit, SettingsError
+from worker.jsononly import require_plain_environment
 
 LOADER = """
 from celery.loaders.app import AppLoader
@@ -31,3 +34,9 @@ def test_variable_of_celery_is_refused_in_a_line_that_shows_no_login(ingest: Run
         "error: CELERY_BROKER_URL is set: Celery would follow it and not our settings"
         " → unset it, and set BROKER_URL\n"
     )
+
+
+def test_what_celerys_own_command_sets_by_our_setting_is_no_other_server() -> None:
+    require_plain_environment({"BROKER_URL": "redis://h", "CELERY_BROKER_URL": "redis://h"})
+    with pytest.raises(SettingsError, match="CELERY_RESULT_BACKEND is set"):
+        require_plain_environment({"BROKER_URL": "redis://h", "CELERY_RESULT_BACKEND": "redis://other"})

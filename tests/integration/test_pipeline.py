@@ -652,9 +652,13 @@ class Storms(MemoryFileSystem):  # type: ignore[misc] # untyped
         raise OSError(errno.EIO, "a storm")
 
 
-fsspec.register_implementation("storms", Storms)
+@pytest.fixture
+def storms() -> None:
+    """Have it found by its name; another test imports from here, under another name of this module."""
+    fsspec.register_implementation("storms", Storms, clobber=True)
 
 
+@pytest.mark.usefixtures("storms")
 def test_an_edit_does_not_wait_for_the_pause_of_the_version_before_it(
     connection: Connection,
 ) -> None:
@@ -668,6 +672,7 @@ def test_an_edit_does_not_wait_for_the_pause_of_the_version_before_it(
     assert (stored.status, stored.next_attempt_at, stored.error_code) == ("pending", None, None)
 
 
+@pytest.mark.usefixtures("storms")
 def test_a_passing_trouble_is_tried_again_later_and_ends_when_attempts_are_used_up(
     connection: Connection,
 ) -> None:
