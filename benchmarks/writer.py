@@ -25,7 +25,7 @@ from sqlalchemy import text
 
 from benchmarks import corpus
 from benchmarks.report import Demand, Report
-from benchmarks.rounds import Watch, quietest
+from benchmarks.rounds import SMOKE, Watch, quietest
 from benchmarks.stack import Stack, running_stack
 from worker.buffer import RowBuffer
 from worker.db import backlog, batches, documents, segments
@@ -104,7 +104,7 @@ class Ready:
 def run(scale: float) -> Report:
     with running_stack() as stack:
         report = Report("writer", stack.versions(), stack.shown_settings())
-        for dimension in DIMENSIONS:
+        for dimension in DIMENSIONS if scale >= SMOKE else DIMENSIONS[:1]:
             rounds = _dimension(stack, dimension, scale)
             _report(report, dimension, rounds)
     report.figures["corpus"] = corpus.name()
