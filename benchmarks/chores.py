@@ -201,7 +201,7 @@ class _Bench:
         self._wear(leaves)
         with company.company(self._resources.settings, [INGESTION]):
             self._await_batches(time.time())  # it takes a moment to start
-            # each finds what was written beside those before it
+            # recall first: it compares with what was written beside those before it
             for chore in sorted(self._beside, key="recall".__ne__):
                 self._found.lines[chore].ingestion = self._ingestion_beside(chore)
 

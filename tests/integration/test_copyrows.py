@@ -51,7 +51,7 @@ JSON = st.recursive(
 )
 # Any number of either type; and such as no vector is refused for.
 FLOATS = st.sampled_from([16, 32]).flatmap(
-    lambda width: st.floats(width=width, allow_nan=False, allow_infinity=False)  # type: ignore[arg-type]
+    lambda width: st.floats(width=width, allow_nan=False, allow_infinity=False)  # type: ignore[arg-type] # 16 or 32
 )
 SMALL = st.floats(-100, 100, width=16).filter(lambda number: abs(number) >= 0.01)
 NUMBERS_OF_A_VECTOR = st.lists(FLOATS, min_size=1, max_size=5) | st.lists(

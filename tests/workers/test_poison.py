@@ -119,7 +119,7 @@ def test_workers_are_replaced_while_documents_keep_coming(
             until(lambda: processes - pool(worker))  # noqa: B023 -- called within the round
             newer = start("ingest", **settings)
             worker.kill(signal.SIGTERM)
-            until(lambda: worker.container.process.poll() is not None)  # noqa: B023
+            until(lambda: worker.container.process.poll() is not None)  # noqa: B023 -- asked in this round
             assert worker.container.process.returncode == 0
             worker = newer
     until(lambda: counts() == {"completed": len(sent)})

@@ -4,11 +4,12 @@ import errno
 import os
 import stat
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from worker.errors import DocumentError, TransientError
 from worker.settings import Settings
-from worker.sources.size import too_large, within
+from worker.sources.size import too_large, up_to, within
 
 # why a file cannot be opened now and will not be later; the rest (too many open files, I/O) may pass
 _FINAL = {errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ENXIO, errno.EISDIR}
@@ -105,15 +106,8 @@ def _read_regular(descriptor: int, path: Path, limit: int) -> bytes:
 
 
 def _read_all(descriptor: int, size: int, limit: int) -> bytes:
-    """Read up to `limit` bytes: one system call for a file that still has its `size`.
-
-    Never asks for much more than there is: Python sets aside whatever is asked for.
-    """
-    parts = [os.read(descriptor, min(size + 1, limit))]
-    done = len(parts[0])
-    if done == size:
-        return parts[0]
-    while done < limit and (part := os.read(descriptor, min(limit - done, 1 << 20))):
-        parts.append(part)
-        done += len(part)
-    return b"".join(parts)
+    """Read up to `limit` bytes: one system call for a file that still has its `size`."""
+    found = os.read(descriptor, min(size + 1, limit))
+    if len(found) == size:
+        return found
+    return found + up_to(partial(os.read, descriptor), limit - len(found))

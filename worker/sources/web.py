@@ -19,13 +19,12 @@ from worker.allowlist import WEB_PORTS
 from worker.errors import DocumentError, TransientError
 from worker.settings import Settings, masked
 from worker.sources.permission import Place, require_allowed
-from worker.sources.size import too_large, within
+from worker.sources.size import too_large, up_to, within
 
 _OK, _SERVER_ERRORS = 200, 500
 _REDIRECTS, _MOST_REDIRECTS = {301, 302, 303, 307, 308}, 5
 _MISSING = {404, 410}
 _LATER = {408, 425, 429}  # too slow, too early, too many
-_PART_BYTES = 1 << 16
 _HEADERS = {"User-Agent": "ingest-worker", "Connection": "close"}
 
 
@@ -149,14 +148,10 @@ def _content(answer: HTTPResponse, uri: str, limit: int) -> bytes:
 
 
 def _body(answer: HTTPResponse, limit: int) -> bytes:
-    parts: list[bytes] = []
-    left = limit
-    while left and (part := answer.read(min(left, _PART_BYTES))):
-        parts.append(part)
-        left -= len(part)
-    if left and answer.length:  # it said that there is more
+    found = up_to(answer.read, limit)
+    if len(found) < limit and answer.length:  # it said that there is more
         raise IncompleteRead(b"")
-    return b"".join(parts)
+    return found
 
 
 @cache

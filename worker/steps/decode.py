@@ -120,17 +120,18 @@ def _decode_narrow(data: bytes, filename: str) -> Decoded:
             "utf-8" if _mostly_utf8(data, error.start) else _legacy_charset(data, error.start, filename)
         )
         return _finish(_decode_marking(data, encoding), encoding, filename)
-    if "\x1b$" in text and (japanese := _decode_iso2022(data)):
+    # only its escape sequences tell: ISO-2022-JP is valid ASCII
+    if "\x1b$" in text and (japanese := _strictly(data, "iso2022_jp_2")):
         return _finish(japanese, "iso2022_jp_2", filename)
     if "+" in text and (shifted := _decode_utf7(text)):
         return _finish(shifted, "utf-7", filename)
     return _finish(text, "utf-8", filename)
 
 
-def _decode_iso2022(data: bytes) -> str | None:
-    """ISO-2022-JP is valid ASCII: only its escape sequences tell."""
+def _strictly(data: bytes, charset: str) -> str | None:
+    """Decode; None where anything is not of this charset."""
     try:
-        return data.decode("iso2022_jp_2")
+        return data.decode(charset)
     except UnicodeDecodeError:
         return None
 
@@ -139,13 +140,9 @@ def _decode_utf7(text: str) -> str | None:
     """UTF-7 is valid ASCII: what tells is that every plus begins a whole stretch, and that there are many."""
     if not text.isascii() or len(list(islice(SHIFT.finditer(text), SHIFTS))) < SHIFTS:
         return None
-    try:
-        decoded = text.encode().decode("utf-7")
-    except UnicodeDecodeError:
-        return None
-    return (
-        None if {"Cc", "Cn", "Co", "Cs"} & {category(letter) for letter in set(decoded) - ASCII} else decoded
-    )
+    decoded = _strictly(text.encode(), "utf-7") or ""
+    beyond = {category(letter) for letter in set(decoded) - ASCII}
+    return None if {"Cc", "Cn", "Co", "Cs"} & beyond else decoded
 
 
 def _finish(text: str, encoding: str, filename: str) -> Decoded:
@@ -224,10 +221,8 @@ def _utf32_by_nuls(head: bytes) -> str | None:
 
 
 def _is_text(sample: bytes, encoding: str) -> bool:
-    try:
-        return _control_share(sample.decode(encoding)) <= CONTROLS_IN_LEGACY
-    except UnicodeDecodeError:
-        return False
+    text = _strictly(sample, encoding)
+    return text is not None and _control_share(text) <= CONTROLS_IN_LEGACY
 
 
 def _utf16_by_nuls(head: bytes) -> str | None:
@@ -270,21 +265,13 @@ def _legacy_charset(data: bytes, start: int, filename: str) -> str:
     if len(sample) - len(sample.translate(None, HIGH)) < EVIDENCE:
         return "cp1252"
     found = _detect_charset(sample) or _nearest_multibyte(sample)
-    if found == "cp932" and _decodes(data, "shift_jis"):
+    if found == "cp932" and _strictly(data, "shift_jis") is not None:
         return "shift_jis"  # as JIS has it; Windows has other characters for a few, such as the wave dash
     if found in LATIN:
         return max(LATIN, key=lambda charset: _latin_score(sample, charset))
     if found is None and len(sample.translate(None, HIGH)) < len(sample) * MOSTLY_ASCII:
         raise SkipDocument("binary", f"{filename!r} is not text: no encoding fits")
     return found or "cp1252"
-
-
-def _decodes(data: bytes, charset: str) -> bool:
-    try:
-        data.decode(charset)
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def _detect_charset(sample: bytes) -> str | None:
