@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import threading
-from collections import deque
 from types import FrameType
 from typing import Any
 from uuid import UUID
@@ -117,7 +116,7 @@ class Heart:
         self._name, self._kind, self._slots = name, kind, slots
         self._settings = load_settings()
         self._engine = single_connection_engine(self._settings.database_url, "ingest heartbeat")
-        self._deaths: deque[tuple[UUID, str]] = deque()
+        self._deaths: dict[UUID, str] = {}
         self._stopped, self._wake = False, threading.Event()
         self._thread = threading.Thread(target=self._run, name="heart", daemon=True)
 
@@ -138,7 +137,7 @@ class Heart:
 
     def tell(self, batch_id: UUID, cause: str) -> None:
         """Have it noted soon what ended the process that had this batch."""
-        self._deaths.append((batch_id, cause))
+        self._deaths[batch_id] = cause
         self._wake.set()
 
     def _run(self) -> None:
@@ -153,12 +152,15 @@ class Heart:
             self._wake.clear()
 
     def _tell_deaths(self) -> None:
-        """Note each. The session of the dead may hold the batch's row a moment: then the next beat does."""
-        while self._deaths:
-            batch_id, cause = self._deaths[0]
+        """Note each, at every beat until its batch is over.
+
+        A process that is about to be killed may renew its lease once more, which takes the note away. And the
+        session of the dead may hold the batch's row a moment: then the next beat notes it.
+        """
+        for batch_id, cause in list(self._deaths.items()):
             with transaction(self._engine, _REMARK_SECONDS) as connection:
-                batches.remark(connection, batch_id, self._name, cause)
-            self._deaths.popleft()
+                if not batches.remark(connection, batch_id, self._name, cause):
+                    del self._deaths[batch_id]
 
 
 _hearts: list[Heart] = []

@@ -54,7 +54,8 @@ def test_documents_that_end_their_process_fail_alone_each_with_its_cause(
     start: StartWorker, until: Until, resources: Resources, connection: Connection, counts: Counts
 ) -> None:
     limits = {"TASK_SOFT_TIME_LIMIT": "4", "TASK_TIME_LIMIT": "5", "VISIBILITY_TIMEOUT": "10"}
-    worker = start("ingest", module=MODEL, **limits)
+    # a lease that a busy machine does not let run out before the cause is noted
+    worker = start("ingest", module=MODEL, LEASE_SECONDS="8", **limits)
     bad = ("crash", "kill", "loop", "memory")
     submit([*texts(5), *(Document.text(f"{name} it", source_path=name) for name in bad)])
 

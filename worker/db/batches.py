@@ -148,17 +148,18 @@ def renew(
         raise LeaseLostError(str(lease.batch_id))
 
 
-def remark(connection: Connection, batch_id: UUID, worker: str, trouble: str) -> None:
-    """Note what ended the process of a worker that had this batch.
+def remark(connection: Connection, batch_id: UUID, worker: str, trouble: str) -> bool:
+    """Note what ended the process of a worker that had this batch; tell whether the batch is under way.
 
     Nothing is decided by it, so it takes no lease: whether the batch is over, its lease says.
     """
-    connection.execute(
+    noted = connection.execute(
         text("""
             UPDATE batches SET trouble = left(:trouble, 500), updated_at = now()
             WHERE batch_id = :batch_id AND state = 'running' AND worker = :worker"""),
         {"batch_id": batch_id, "worker": worker, "trouble": trouble},
     )
+    return noted.rowcount > 0
 
 
 def troubles(connection: Connection) -> Sequence[Row[Any]]:
