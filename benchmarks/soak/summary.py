@@ -85,13 +85,13 @@ def _of_slopes(slopes: Mapping[str, Slope], blocks: Blocks) -> list[Demand]:
             Demand(
                 f"{name}, % more within the run",
                 RISE,
-                max(one.surely * within for one in found),
+                hours * max(one.surely for one in found),
                 at_most=True,
             )
             for name, found in rising.items()
         ),
         *(
-            Demand(f"{name}, % fewer within the run", RISE, -slopes[name].surely * hours, at_most=True)
+            Demand(f"{name}, % fewer within the run", RISE, -hours * slopes[name].surely, at_most=True)
             for name in (DOCUMENTS, SEARCHES)
         ),
     ]
