@@ -404,7 +404,7 @@ def test_a_right_that_is_taken_away_for_a_while_fails_no_document(
     event.listen(resources.engine, "rollback", give_back)
     batch_id = one(connection, "SELECT batch_id FROM batches")
     assert ingest_batch(resources, batch_id, "test") == {"completed": 2}
-    assert refused == [1]
+    assert sum(refused) == 1  # a renewal that comes after the batch is over is rolled back, too
 
 
 # -- the producer's own chunks and vectors --------------------------------------------------------
