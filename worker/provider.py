@@ -54,6 +54,7 @@ class Provider:
                 vectors = self._ask(texts)
             except _AwayError as away:
                 self._leave_alone(str(away))
+                check()
             else:
                 self._is_back()
                 return vectors
