@@ -67,19 +67,17 @@ class Heartbeat:
         heartbeat, renewed = self._settings.heartbeat_seconds, time.monotonic()
         told: tuple[int, str | None] = (0, None)
         while not self._stop.wait(min(_TELL_SECONDS, heartbeat)):
-            if self._news() == told and time.monotonic() - renewed < heartbeat:
-                continue
-            told, renewed = self._news(), time.monotonic()
             try:
+                news = self.progress, self._trouble()
+                if news == told and time.monotonic() - renewed < heartbeat:
+                    continue
+                told, renewed = news, time.monotonic()
                 with transaction(self._engine, heartbeat) as connection:
                     batches.renew(connection, self._lease, *told, self._settings.lease_seconds)
             except LeaseLostError:
                 self._lost.set()
                 return
-            except SQLAlchemyError as error:
+            except (SQLAlchemyError, MemoryError) as error:  # which a document may have taken
                 log.warning(
                     "lease.unrenewed", extra={"batch": self._lease.batch_id, "reason": describe(error)}
                 )
-
-    def _news(self) -> tuple[int, str | None]:
-        return self.progress, self._trouble()
