@@ -4,6 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
@@ -38,7 +39,7 @@ class Heartbeat:
     ) -> None:
         self._engine, self._lease, self._settings, self._trouble = engine, lease, settings, trouble
         self._stop, self._lost = threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._beat, name="lease", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
         self._deadline = time.monotonic() + settings.task_soft_time_limit
         self.progress = 0
 
@@ -62,22 +63,30 @@ class Heartbeat:
         """Whether the batch has had its time (TASK_SOFT_TIME_LIMIT)."""
         return time.monotonic() > self._deadline
 
+    def _run(self) -> None:
+        """Beat to the end, whatever memory a document takes: the process is bounded, this thread included."""
+        while not (self._stop.is_set() or self._lost.is_set()):
+            with suppress(MemoryError):
+                self._beat()
+
     def _beat(self) -> None:
         """Renew every HEARTBEAT_SECONDS, and sooner where there is something new to tell."""
         heartbeat, renewed = self._settings.heartbeat_seconds, time.monotonic()
         told: tuple[int, str | None] = (0, None)
         while not self._stop.wait(min(_TELL_SECONDS, heartbeat)):
+            if self._news() == told and time.monotonic() - renewed < heartbeat:
+                continue
+            told, renewed = self._news(), time.monotonic()
             try:
-                news = self.progress, self._trouble()
-                if news == told and time.monotonic() - renewed < heartbeat:
-                    continue
-                told, renewed = news, time.monotonic()
                 with transaction(self._engine, heartbeat) as connection:
                     batches.renew(connection, self._lease, *told, self._settings.lease_seconds)
             except LeaseLostError:
                 self._lost.set()
                 return
-            except (SQLAlchemyError, MemoryError) as error:  # which a document may have taken
+            except SQLAlchemyError as error:
                 log.warning(
                     "lease.unrenewed", extra={"batch": self._lease.batch_id, "reason": describe(error)}
                 )
+
+    def _news(self) -> tuple[int, str | None]:
+        return self.progress, self._trouble()

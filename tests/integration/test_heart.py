@@ -1,14 +1,10 @@
-"""What the threads of a worker tell the database beside its work."""
+"""What a worker's main process tells the database."""
 
-from itertools import count
-
-import pytest
 from sqlalchemy import Connection, text
 from tenacity import Retrying, stop_after_delay, wait_fixed
 
 from worker import Document, submit
 from worker.db import batches
-from worker.db.batches import Lease
 from worker.db.engine import transaction
 from worker.dispatch import dispatch
 from worker.lease import Heartbeat
@@ -22,10 +18,9 @@ def wait_for_note(connection: Connection, cause: str) -> None:
             assert connection.execute(text("SELECT trouble FROM batches")).scalar_one() == cause
 
 
-@pytest.fixture
-def lease(resources: Resources, connection: Connection) -> Lease:
-    """That of a batch of one document, held by the worker `doomed`."""
-    submit([Document.text("poison", source_path="poison")])
+def claimed(resources: Resources, connection: Connection) -> batches.Lease:
+    """Submit a document, and claim its batch."""
+    submit([Document.text("words", source_path="words")])
     dispatch(resources)
     batch_id = connection.execute(text("SELECT batch_id FROM batches")).scalar_one()
     with transaction(resources.engine) as claiming:
@@ -34,23 +29,24 @@ def lease(resources: Resources, connection: Connection) -> Lease:
     return lease
 
 
-def test_a_renewal_that_finds_no_memory_is_not_the_last(
-    resources: Resources, connection: Connection, lease: Lease
+def test_a_lease_is_renewed_after_a_document_left_no_memory(
+    resources: Resources, connection: Connection
 ) -> None:
-    tries = count()
+    troubles = iter([MemoryError()])
 
     def trouble() -> str:
-        if next(tries) == 0:
-            raise MemoryError
-        return "no answer"
+        if error := next(troubles, None):
+            raise error
+        return "there is some again"
 
-    with Heartbeat(resources.engine, lease, resources.settings, trouble):
-        wait_for_note(connection, "no answer")
+    with Heartbeat(resources.engine, claimed(resources, connection), resources.settings, trouble):
+        wait_for_note(connection, "there is some again")
 
 
 def test_what_ended_a_process_is_noted_until_its_batch_is_over(
-    resources: Resources, connection: Connection, lease: Lease
+    resources: Resources, connection: Connection
 ) -> None:
+    lease = claimed(resources, connection)
     heart = Heart("doomed", "ingest", 1)
     heart.start()
     try:

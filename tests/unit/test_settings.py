@@ -467,6 +467,8 @@ def test_hosts_are_written_with_port_and_network(monkeypatch: pytest.MonkeyPatch
         ("a.*", "'a.*' is not HOST"),
         ("*=10.0.0.0/8", "* stands for public hosts"),
         ("a=10.1.0.1/16", "10.1.0.1/16 is not a network"),
+        ("a:0", "'a:0': a port is a number from 1 to 65535"),
+        ("a:65536", "'a:65536': a port is a number from 1 to 65535"),
         ("", "ALLOWED_URI_SCHEMES allows nothing without ALLOWED_URI_HOSTS"),
     ],
 )

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
-from functools import cache
+from functools import cache, partial
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection, IncompleteRead
 from urllib.parse import urljoin
 
@@ -26,6 +26,7 @@ _REDIRECTS, _MOST_REDIRECTS = {301, 302, 303, 307, 308}, 5
 _MISSING = {404, 410}
 _LATER = {408, 425, 429}  # too slow, too early, too many
 _HEADERS = {"User-Agent": "ingest-worker", "Connection": "close"}
+_LONGEST_TARGET = 8_000  # characters of a redirect: they come back in errors (RFC 9110, 4.1)
 
 
 def fetch(uri: str, settings: Settings) -> bytes:
@@ -62,19 +63,21 @@ def _follow(uri: str, settings: Settings, time_up: float) -> bytes:
 
 
 def _joined(uri: str, location: str) -> str:
-    try:
-        return urljoin(uri, location)
-    except ValueError:
-        raise DocumentError("unreadable", f"{masked(uri)} leads to what is no URI") from None
+    with suppress(ValueError):  # bytes that are no text, a [ that is not closed
+        target = location.encode("latin-1").decode()  # http.client reads headers as Latin-1
+        if len(target) <= _LONGEST_TARGET:
+            return urljoin(uri, target)
+    raise DocumentError("unreadable", f"{masked(uri)} leads to what is no URI")
 
 
 @contextmanager
 def _answer(place: Place, time_up: float) -> Iterator[HTTPResponse]:
     """Ask, and give the answer, whose body is still to be read. Raises OSError and HTTPException."""
     with closing(_connected(place, time_up)) as plain, _cut_off(plain, time_up):
-        secure = place.scheme == "https"
-        link = _trust().wrap_socket(plain, server_hostname=place.host) if secure else plain
-        connection = (HTTPSConnection if secure else HTTPConnection)(place.host, place.port)
+        link, connection = plain, HTTPConnection(place.host, place.port)
+        if place.scheme == "https":
+            link = _trust().wrap_socket(plain, server_hostname=place.host)
+            connection = HTTPSConnection(place.host, place.port, context=_trust())
         connection.auto_open = 0  # by its name it would connect to whatever that is by then
         connection.sock = link
         with closing(connection):
@@ -148,10 +151,16 @@ def _content(answer: HTTPResponse, uri: str, limit: int) -> bytes:
 
 
 def _body(answer: HTTPResponse, limit: int) -> bytes:
-    found = up_to(answer.read, limit)
+    found = up_to(partial(_part, answer), limit)
     if len(found) < limit and answer.length:  # it said that there is more
         raise IncompleteRead(b"")
     return found
+
+
+def _part(answer: HTTPResponse, size: int) -> bytes:
+    """Read into room of this size: `read` takes a chunk that says its size is -1 for all that comes."""
+    room = bytearray(size)
+    return bytes(memoryview(room)[: answer.readinto(room)])
 
 
 @cache
