@@ -109,11 +109,6 @@ class Transport(redis.Transport):
     # whatever else a worker writes as it connects: the memory may have filled up a moment ago
     connection_errors = (*redis.Transport.connection_errors, *TAKES_NO_WRITES)
 
-    def register_with_event_loop(self, connection: Any, loop: Any) -> None:
-        """Begin to read; the first write of a connection is here."""
-        with _refusals_as_losses():
-            super().register_with_event_loop(connection, loop)  # type: ignore[no-untyped-call] # kombu's
-
 
 def install() -> None:
     """Have kombu use this transport for Redis URLs."""
