@@ -67,6 +67,10 @@ class Handler(BaseHTTPRequestHandler):
         while True:
             self.wfile.write(b"x" * 1000)
 
+    def chunk(self, given: str) -> None:
+        self.head(Transfer_Encoding="chunked")
+        self.wfile.write(f"{given}\r\n".encode() + b"x" * (2 << 20))
+
     def half(self, _: str) -> None:
         self.head(Content_Length=20)
         self.wfile.write(b"x" * 10)
@@ -167,6 +171,9 @@ def test_what_a_uri_names_is_asked_for_as_it_is_written(site: Site, settings: Se
         ("status/429", "source_unavailable"),
         ("status/503", "source_unavailable"),
         ("half", "source_unavailable"),
+        ("chunk/-1", "source_unavailable"),
+        ("chunk/-2", "source_unavailable"),
+        ("chunk/fffffffffffffffffff", "too_large"),
         ("nonsense", "source_unavailable"),
     ],
 )

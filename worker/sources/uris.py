@@ -5,9 +5,10 @@ A driver of fsspec connects by itself: what is held is the scheme, the host or b
 
 from worker.allowlist import WEB_PORTS
 from worker.errors import DocumentError, TransientError
-from worker.settings import Settings, masked
+from worker.settings import Settings
 from worker.sources.permission import require_allowed
 from worker.sources.size import within
+from worker.urls import hidden
 
 
 def read_uri(uri: str, settings: Settings) -> bytes:
@@ -27,12 +28,14 @@ def _read_storage(uri: str, scheme: str, limit: int) -> bytes:
         with fsspec.open(uri, "rb") as file:
             return within(file.read(limit + 1), limit)
     except FileNotFoundError:
-        raise DocumentError("not_found", f"there is nothing at {masked(uri)}") from None
+        raise DocumentError("not_found", f"there is nothing at {hidden(uri)}") from None
     except PermissionError:
-        raise DocumentError("unreadable", f"access to {masked(uri)} is refused") from None
+        raise DocumentError("unreadable", f"access to {hidden(uri)} is refused") from None
     except (ImportError, ValueError) as error:
         raise DocumentError("no_driver", f"{scheme}:// cannot be read here: {error}") from None
-    except OSError as error:
+    except (DocumentError, MemoryError):
+        raise
+    except Exception as error:  # noqa: BLE001 -- a driver raises what it likes, and may quote the URI
         raise TransientError(
-            "source_unavailable", f"{masked(uri)} does not answer: {type(error).__name__}"
+            "source_unavailable", f"{hidden(uri)} does not answer: {type(error).__name__}"
         ) from None
