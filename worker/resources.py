@@ -12,7 +12,15 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
-from worker.db.engine import has_waited, is_retryable, make_engine, transaction, unavailable
+from worker.db.engine import (
+    forbidden,
+    has_waited,
+    is_forbidden,
+    is_retryable,
+    make_engine,
+    transaction,
+    unavailable,
+)
 from worker.embedding import Embedder, model_name, open_embedder
 from worker.provider import Provider
 from worker.settings import Settings, load_settings
@@ -108,7 +116,8 @@ class Resources:
     def transact(self, question: Callable[[Connection], T], statement_seconds: int = 60) -> T:
         """Run one transaction, again where a passing trouble undid it.
 
-        Raises DatabaseUnavailableError when it does not pass, and when DATABASE_POOL_TIMEOUT is over.
+        Raises DatabaseUnavailableError when it does not pass, and when DATABASE_POOL_TIMEOUT is over;
+        SchemaError when our role may not do this.
         """
         try:
             for attempt in Retrying(
@@ -122,6 +131,8 @@ class Resources:
         except SQLAlchemyError as error:
             if is_retryable(error):
                 raise unavailable(self.settings.database_url, error) from None
+            if is_forbidden(error):
+                raise forbidden(error) from None
             raise
         return answer
 

@@ -23,7 +23,8 @@ from worker.resources import resources
 MINUTES, SHORTEST_SECONDS, LIVE, FEWEST = 10, 4.0, 2_000, 40
 # Samples of a block, at least; seconds between two, at most.
 SAMPLES, SAMPLE_SECONDS, TELL_SECONDS = 4, 5.0, 60
-# What is due once an hour or a day, every minute or two; segments that are full within a minute or two.
+# What is due once an hour or a day, every minute or two; segments that are full within a minute or two; and
+# limits of a minute for what is kept for so long, as the timers of tasks and the sessions of a pool are.
 SETTINGS = {
     "SEGMENT_ROWS": "5000",
     "MAX_UNSEALED_ROWS": "",
@@ -35,9 +36,17 @@ SETTINGS = {
     "RECONCILE_SCHEDULE": "120",
     "SPARES_SCHEDULE": "60",
     "SCHEDULE_JITTER": "0",
+    "TASK_SOFT_TIME_LIMIT": "45",
+    "TASK_TIME_LIMIT": "60",
+    "VISIBILITY_TIMEOUT": "120",
+    "MAX_DOCUMENT_SECONDS": "30",
+    "DATABASE_POOL_RECYCLE": "60",
 }
 _HELD = """SELECT source_path, status, content, error_code FROM documents JOIN tenants USING (tenant_id)
     WHERE name = :tenant AND deleted_at IS NULL"""
+# What is deleted was deleted as long ago as it is kept for: as much is purged as comes.
+_LONG_AGO = """UPDATE documents SET deleted_at = deleted_at - make_interval(days => :days)
+    WHERE deleted_at > now() - interval '1 day'"""
 
 
 def run(scale: float) -> Report:
@@ -67,10 +76,16 @@ def _watched(stack: Stack, load: Load, processes: Mapping[str, psutil.Popen], bl
         while (at := time.monotonic() - begun) < blocks.seconds:
             time.sleep(pause)
             blocks.add(at, sampler.sample())
+            _age_deleted(stack)
             if time.monotonic() - told > TELL_SECONDS:
                 told = time.monotonic()
                 say(f"{at / 60:.0f} minutes, {dict(load.done)}")
     return watch.others
+
+
+def _age_deleted(stack: Stack) -> None:
+    with transaction(resources().engine) as connection:
+        connection.execute(text(_LONG_AGO), {"days": stack.settings.deleted_retention_days})
 
 
 def _held(load: Load) -> Counter[str]:

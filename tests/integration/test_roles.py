@@ -5,6 +5,7 @@ import hashlib
 import hmac
 import itertools
 import json
+import os
 import re
 import subprocess
 from collections.abc import Callable, Iterator
@@ -20,6 +21,8 @@ from sqlalchemy.exc import ProgrammingError
 
 from tests.conftest import Run
 from tests.migration.catalogue import differences, read
+from worker import Document, submit
+from worker import resources as processes
 from worker.cli.roles import PasswordFile
 from worker.db import policies
 from worker.db.engine import driver_url, single_connection_engine
@@ -208,6 +211,20 @@ def test_every_chore_runs_as_maintenance(
     with as_role(settings, names[Role.MAINTENANCE]) as connection:
         assert connection.execute(text("SELECT count(*) FROM maintenance_runs")).scalar_one() == 1
     maintaining.close()
+
+
+@pytest.mark.usefixtures("names")
+def test_a_producer_whose_role_may_not_write_is_told_so_in_a_line(
+    settings: Settings, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searching = in_roles(settings, prefix).search_database_url
+    mine = Resources(settings.model_copy(update={"database_url": searching}))
+    monkeypatch.setitem(processes._mine, os.getpid(), mine)
+    with pytest.raises(SchemaError) as refused:
+        submit([Document.text("words", source_path="a.txt")])
+    mine.close()
+    assert refused.value.message == "the database's role may not do this: permission denied for table tenants"
+    assert "ingest roles" in refused.value.hint
 
 
 def test_a_leaf_that_maintenance_makes_is_the_owners_and_takes_rows_of_who_ingests(

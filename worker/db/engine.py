@@ -220,6 +220,14 @@ def reach(url: SecretStr, question: Callable[[Connection], T], setting: str = "D
         ) from None
 
 
+def forbidden(error: SQLAlchemyError) -> SchemaError:
+    """Turn a refusal for want of a right into one line that says what to do."""
+    return SchemaError(
+        f"the database's role may not do this: {describe(error)}",
+        "run `ingest roles`, which gives each role its rights, or correct the user in its URL",
+    )
+
+
 def unavailable(
     url: SecretStr, error: SQLAlchemyError, setting: str = "DATABASE_URL"
 ) -> DatabaseUnavailableError:

@@ -12,6 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from worker.db import inspection, mending
 from worker.db.engine import describe, single_connection_engine, transaction
 from worker.db.inspection import Misplaced, Piece, Sampled
+from worker.errors import SchemaError
 from worker.patience import briefly
 from worker.resources import Resources
 from worker.steps.soundness import REPAIR, Fault, Finding, Recorded, Tally, faults_of
@@ -146,7 +147,7 @@ def _tried(repair: Callable[[], bool]) -> bool:
     """Try a repair; one that is refused keeps no other from being made."""
     try:
         return repair()
-    except DBAPIError as error:
+    except (DBAPIError, SchemaError) as error:
         log.warning("reconcile.not_mended", extra={"reason": describe(error)})
         return False
 
