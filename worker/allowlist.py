@@ -15,8 +15,8 @@ from worker.envfile import resolved
 # What we read ourselves, checking addresses; everything else is for fsspec's drivers.
 WEB_PORTS = {"http": 80, "https": 443}
 _ANY_HOST = "*"
-_LOCAL_SCHEMES = {"file", "local"}
 _HIGHEST_PORT = 65_535
+_LOCAL_SCHEMES = {"file", "local"}
 _ENTRY = re.compile(
     r"(?P<name>\*|(?:\*\.)?[a-z0-9_.-]+)(?::(?P<port>[0-9]{1,5}))?(?:=(?P<network>[0-9a-f.:/]+))?"
 )
@@ -75,9 +75,9 @@ def _host(entry: str) -> AllowedHost:
         network = ip_network(found["network"]) if found["network"] else None
     except ValueError:
         raise ValueError(f"{found['network']} is not a network, as 10.1.0.0/16") from None
-    port = None if found["port"] is None else int(found["port"])
+    port = int(found["port"]) if found["port"] else None
     if port is not None and not 0 < port <= _HIGHEST_PORT:
-        raise ValueError(f"{entry!r} names no port: they go from 1 to {_HIGHEST_PORT}")
+        raise ValueError(f"{entry!r}: a port is a number from 1 to {_HIGHEST_PORT}")
     return AllowedHost(found["name"], port, network)
 
 

@@ -14,6 +14,7 @@ from types import FrameType
 from worker.errors import DocumentError
 from worker.settings import Settings
 
+_AGAIN_SECONDS = 1
 _SIZES, _LONGEST = "/proc/self/statm", 256  # proc(5): the sixth number is data and stack, in pages
 
 
@@ -35,16 +36,20 @@ def _processor_time(seconds: int) -> Iterator[None]:
         yield
         return
 
+    over = False
+
     def stop(_number: int, _frame: FrameType | None) -> None:
-        raise DocumentError(
-            "too_slow", f"not decoded and cut within MAX_DOCUMENT_SECONDS, {seconds:,} s of processor time"
-        )
+        if not over:
+            said = f"not decoded and cut within MAX_DOCUMENT_SECONDS, {seconds:,} s of processor time"
+            raise DocumentError("too_slow", said)
 
     before = signal.signal(signal.SIGVTALRM, stop)
-    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
+    # again and again: Python drops what is raised in a destructor
+    signal.setitimer(signal.ITIMER_VIRTUAL, seconds, _AGAIN_SECONDS)
     try:
         yield
     finally:
+        over = True  # raised from here on, it would leave the timer running
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         signal.signal(signal.SIGVTALRM, before)
 

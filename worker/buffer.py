@@ -24,7 +24,6 @@ Range = tuple[int, int]
 Vector = NDArray[np.floating]
 
 _ROWS_A_PART = 64
-_CHUNKS_A_PART = 4_096
 
 
 class BufferLostError(IngestError):
@@ -35,6 +34,7 @@ class RowBuffer:
     """Holds the rows of a batch. Ranges of it (start, end, counted in rows) belong to documents."""
 
     def __init__(self, memory_bytes: int, vocabulary: Vocabulary) -> None:
+        memory_bytes = max(memory_bytes, 1)  # none, to the library, is no limit
         self._rows: list[Row] = []
         # how many vectors the rows before a position have: a row without one adds nothing
         self._before = [0]
@@ -101,9 +101,8 @@ class RowBuffer:
     def _posting_parts(self, ranges: Sequence[Range], tenant_id: UUID) -> Iterator[bytes]:
         yield HEADER
         for start, stop in merged(ranges):
-            for low in range(start, stop, _CHUNKS_A_PART):
-                rows = self._rows[low : min(low + _CHUNKS_A_PART, stop)]
-                yield b"".join(copy_parts(self._terms.postings(rows, low), tenant_id))
+            for low, high in self._terms.parts(start, stop):
+                yield b"".join(copy_parts(self._terms.postings(self._rows[low:high], low), tenant_id))
         yield TRAILER
 
     def _parts(self, ranges: Sequence[Range]) -> Iterator[bytes]:

@@ -261,7 +261,8 @@ class BatchRun:
 
     def _put_off(self, document: Claimed, error: TransientError) -> None:
         if document.attempts < self._resources.settings.max_attempts:
-            self.later.append((document, error))
+            # as it was raised it would keep what its frames hold, such as a body that was cut off
+            self.later.append((document, TransientError(error.code, error.message)))
             return
         used_up = DocumentError(error.code, f"{error.message} (after {document.attempts} attempts)")
         self.settled.append(ended(document, Status.FAILED, used_up))

@@ -4,6 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
@@ -38,7 +39,7 @@ class Heartbeat:
     ) -> None:
         self._engine, self._lease, self._settings, self._trouble = engine, lease, settings, trouble
         self._stop, self._lost = threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._beat, name="lease", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
         self._deadline = time.monotonic() + settings.task_soft_time_limit
         self.progress = 0
 
@@ -61,6 +62,12 @@ class Heartbeat:
     def overdue(self) -> bool:
         """Whether the batch has had its time (TASK_SOFT_TIME_LIMIT)."""
         return time.monotonic() > self._deadline
+
+    def _run(self) -> None:
+        """Beat to the end, whatever memory a document takes: the process is bounded, this thread included."""
+        while not (self._stop.is_set() or self._lost.is_set()):
+            with suppress(MemoryError):
+                self._beat()
 
     def _beat(self) -> None:
         """Renew every HEARTBEAT_SECONDS, and sooner where there is something new to tell."""

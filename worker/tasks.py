@@ -15,6 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from worker import metrics
 from worker.answers import as_json
 from worker.counting import count_search
+from worker.db import batches
 from worker.db.engine import describe, is_retryable, loggable
 from worker.dispatch import fill_window
 from worker.errors import IngestError, LeaseLostError, NoAnswerError
@@ -78,6 +79,7 @@ def ingest_batch_task(self: Task, batch_id: str) -> Told:
         return Told({}, "lease lost: cancelled, or another worker has it")
     except MemoryError:
         # Celery would end the whole worker. The lease runs out, and the documents go again, each alone.
+        _note(batch_id, self.request.hostname, "its process was given no more memory")
         raise ProcessMemoryError("no more memory") from None
     except SQLAlchemyError as error:
         # Before the claim this tries again; after it, the message finds no queued batch, and the
@@ -93,6 +95,12 @@ def ingest_batch_task(self: Task, batch_id: str) -> Told:
         fill_window(resources())
     done = ", ".join(f"{number} {status}" for status, number in counts.items())
     return Told(counts, done or "handed back")
+
+
+def _note(batch_id: str, worker: str, cause: str) -> None:
+    """Note for who rescues a batch why it was left, where that can be."""
+    with suppress(IngestError, SQLAlchemyError, MemoryError):
+        resources().transact(lambda connection: batches.remark(connection, UUID(batch_id), worker, cause))
 
 
 @shared_task(name=TaskName.SEARCH_QUERY.value, ignore_result=False)

@@ -46,6 +46,7 @@ def drained_anew() -> dict[str, int]:
 
 def test_each_limit_has_its_code_and_neighbours_complete(settings: Settings, connection: Connection) -> None:
     short, long = GivenChunk("y" * CHUNK_CHARACTERS), GivenChunk("y" * (CHUNK_CHARACTERS + 1))
+    headed = GivenChunk("y", None, ("z" * CHUNK_CHARACTERS, "z"))
     documents = {
         "characters": (
             Document.text("x" * (CHARACTERS + 1), source_path="characters"),
@@ -53,6 +54,7 @@ def test_each_limit_has_its_code_and_neighbours_complete(settings: Settings, con
         ),
         "given": (Document.chunks([short] * 201, source_path="given"), "too_many_characters"),
         "long": (Document.chunks([short, long], source_path="long"), "chunk_too_long"),
+        "headed": (Document.chunks([headed], source_path="headed"), "chunk_too_long"),
         "many": (Document.chunks([GivenChunk("z")] * (CHUNKS + 1), source_path="many"), "too_many_chunks"),
         # before the others: what they give back would be there for it
         "a.md": (Document.text("#\n" * (CHARACTERS // 2), source_path="a.md"), "too_much_memory"),
@@ -65,7 +67,7 @@ def test_each_limit_has_its_code_and_neighbours_complete(settings: Settings, con
     submit(document for document, _ in documents.values())
     # in a process of its own: this one may have more to spare, of what others gave back, than the limit is
     with get_context("spawn").Pool(1) as pool:
-        assert pool.apply(drained_anew) == {"failed": 7, "completed": 3}
+        assert pool.apply(drained_anew) == {"failed": 8, "completed": 3}
     rows = connection.execute(text("SELECT source_path, error_code, error_message FROM documents")).all()
     assert {row.source_path: row.error_code for row in rows} == {
         name: code for name, (_, code) in documents.items()

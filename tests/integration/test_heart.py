@@ -7,6 +7,7 @@ from worker import Document, submit
 from worker.db import batches
 from worker.db.engine import transaction
 from worker.dispatch import dispatch
+from worker.lease import Heartbeat
 from worker.lifecycle import Heart
 from worker.resources import Resources
 
@@ -17,19 +18,39 @@ def wait_for_note(connection: Connection, cause: str) -> None:
             assert connection.execute(text("SELECT trouble FROM batches")).scalar_one() == cause
 
 
-def test_what_ended_a_process_is_noted_until_its_batch_is_over(
-    resources: Resources, connection: Connection
-) -> None:
-    submit([Document.text("poison", source_path="poison")])
+def claimed(resources: Resources, connection: Connection) -> batches.Lease:
+    """Submit a document, and claim its batch."""
+    submit([Document.text("words", source_path="words")])
     dispatch(resources)
     batch_id = connection.execute(text("SELECT batch_id FROM batches")).scalar_one()
     with transaction(resources.engine) as claiming:
         lease = batches.claim(claiming, batch_id, "doomed", 90)
     assert lease is not None
+    return lease
+
+
+def test_a_lease_is_renewed_after_a_document_left_no_memory(
+    resources: Resources, connection: Connection
+) -> None:
+    troubles = iter([MemoryError()])
+
+    def trouble() -> str:
+        if error := next(troubles, None):
+            raise error
+        return "there is some again"
+
+    with Heartbeat(resources.engine, claimed(resources, connection), resources.settings, trouble):
+        wait_for_note(connection, "there is some again")
+
+
+def test_what_ended_a_process_is_noted_until_its_batch_is_over(
+    resources: Resources, connection: Connection
+) -> None:
+    lease = claimed(resources, connection)
     heart = Heart("doomed", "ingest", 1)
     heart.start()
     try:
-        heart.tell(batch_id, "killed after TASK_TIME_LIMIT")
+        heart.tell(lease.batch_id, "killed after TASK_TIME_LIMIT")
         wait_for_note(connection, "killed after TASK_TIME_LIMIT")
         with transaction(resources.engine) as renewing:
             batches.renew(renewing, lease, 0, None, 90)

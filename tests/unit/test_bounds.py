@@ -5,6 +5,7 @@ import resource
 import signal
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -59,6 +60,16 @@ def test_a_step_that_takes_more_memory_is_ended_and_what_comes_after_it_is_not(
     )
     assert resource.getrlimit(resource.RLIMIT_DATA) == before
     assert bytearray(HUGE)
+
+
+def test_a_step_that_drops_what_ends_it_is_ended_again(settings: Settings) -> None:
+    def step() -> None:
+        with suppress(DocumentError):
+            re.match(r"(?:a+)+b", "a" * 60)
+        re.match(r"(?:a+)+b", "a" * 60)
+
+    assert refusal(settings, step).code == "too_slow"
+    assert signal.getitimer(signal.ITIMER_VIRTUAL) == (0, 0)
 
 
 def test_a_step_within_its_bounds_gives_what_it_gives(settings: Settings) -> None:

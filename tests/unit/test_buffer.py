@@ -174,6 +174,12 @@ def test_vectors_beyond_the_limit_are_in_a_file_and_it_goes_with_the_buffer(
     assert vectors.closed
 
 
+def test_no_memory_is_none_and_not_all_there_is(rows: list[tuple[Row, Vector | None]]) -> None:
+    with RowBuffer(0, Vocabulary()) as buffer:
+        append(buffer, rows[:1])
+        assert vectors_file(buffer)._rolled
+
+
 @given(st.lists(st.integers(0, 9), max_size=9).map(sorted))
 def test_merged_ranges_cover_the_same_rows_in_order(bounds: list[int]) -> None:
     ranges = list(zip(bounds[::2], bounds[1::2], strict=False))

@@ -23,7 +23,9 @@ class Broken(fsspec.AbstractFileSystem):  # type: ignore[misc] # untyped
     """Storage that fails as the name of what is asked for says."""
 
     def _open(self, path: str, **_: Any) -> None:
-        raise {"away": TimeoutError, "secret": PermissionError, "odd": EOFError}[path.rpartition("/")[2]]
+        raise {"away": TimeoutError, "secret": PermissionError, "odd": LookupError}[path.rpartition("/")[2]](
+            path
+        )
 
 
 fsspec.register_implementation("broken", Broken, clobber=True)
@@ -285,7 +287,7 @@ def test_allowed_scheme_without_a_driver_says_so(settings: Settings) -> None:
         "memory://other/a", "memory://sources.other/a", "memory://sources:80/a", "memory:///sources/a", "memory://",
         "memory://user:hush@box/a", "memory://box@other/a", "memory://other@box/a",
         "memory://box/a::memory://other/a", "memory://box::local:///etc/passwd", "memory://a::zip::memory://b.zip",
-        "memory://[x", "memory://box:port/a", "memory://x\\@box/a",
+        "memory://[x", "memory://box:port/a", "memory://x\\@box/a", "memory://b\nox/a",
     ],
 )  # fmt: skip
 def test_host_must_be_allowed_whatever_stands_around_it(settings: Settings, uri: str) -> None:

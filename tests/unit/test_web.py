@@ -62,14 +62,21 @@ class Handler(BaseHTTPRequestHandler):
         self.head(Content_Length=given)
         self.wfile.write(b"x" * int(given))
 
+    def chunks(self, given: str) -> None:
+        self.head(Transfer_Encoding="chunked")
+        self.wfile.write(b"1\r\nx\r\n" * int(given) + b"0\r\n\r\n")
+
     def endless(self, _: str) -> None:
         self.head()
         while True:
             self.wfile.write(b"x" * 1000)
 
     def chunk(self, given: str) -> None:
+        """Say the size of a chunk, and go on for ever."""
         self.head(Transfer_Encoding="chunked")
-        self.wfile.write(f"{given}\r\n".encode() + b"x" * (2 << 20))
+        self.wfile.write(given.encode() + b"\r\n")
+        while True:
+            self.wfile.write(b"x" * 1000)
 
     def half(self, _: str) -> None:
         self.head(Content_Length=20)
@@ -171,9 +178,6 @@ def test_what_a_uri_names_is_asked_for_as_it_is_written(site: Site, settings: Se
         ("status/429", "source_unavailable"),
         ("status/503", "source_unavailable"),
         ("half", "source_unavailable"),
-        ("chunk/-1", "source_unavailable"),
-        ("chunk/-2", "source_unavailable"),
-        ("chunk/fffffffffffffffffff", "too_large"),
         ("nonsense", "source_unavailable"),
     ],
 )
@@ -186,6 +190,21 @@ def test_server_that_is_away_may_answer_later(settings: Settings) -> None:
         closed.bind(("127.0.0.1", 0))
         place = f"localhost:{closed.getsockname()[1]}"
         assert code_of(f"http://{place}/", allowing(HERE.format(place))) == "source_unavailable"
+
+
+@pytest.mark.parametrize("size", ["-1", "-5", "-ffffffffffffffffffff"])
+def test_chunk_of_a_size_that_cannot_be_does_not_lift_the_limit(
+    site: Site, settings: Settings, size: str
+) -> None:
+    said = refusal(f"http://{site.place}/chunk/{size}", settings)
+    assert said.code == "source_unavailable"
+    assert "URI_TIMEOUT_SECONDS" not in said.message, "it read on until its time was up"
+
+
+def test_document_in_chunks_is_read_up_to_the_limit(site: Site, settings: Settings) -> None:
+    assert load(f"http://{site.place}/chunks/{LIMIT}", None, settings) == b"x" * LIMIT
+    assert code_of(f"http://{site.place}/chunks/{LIMIT + 1}", settings) == "too_large"
+    assert code_of(f"http://{site.place}/chunk/ffffffffffffffffffff", settings) == "too_large"
 
 
 @pytest.mark.parametrize("answer", ["slow_head", "slow_body"])
@@ -270,6 +289,8 @@ def test_network_of_a_host_is_all_that_it_may_be_in(settings: Settings) -> None:
         ("http://[::ffff:127.0.0.1]:{0}/say/x", "uri_not_allowed"),
         ("http://127.0.0.1\0.localhost:{0}/say/x", "uri_not_allowed"),
         ("http:///say/x", "uri_not_allowed"),
+        ("http://local\nhost:{0}/say/x", "uri_not_allowed"),
+        ("http://localhost:{0}/say/\udcff", "uri_not_allowed"),
         ("ftp://localhost:{0}/say/x", "scheme_not_allowed"),
     ],
 )
@@ -302,6 +323,11 @@ def test_redirects_are_followed_and_not_for_ever(site: Site, settings: Settings)
     assert len(site.asked) == 2 + 6 + 6
 
 
+def test_redirect_in_utf8_leads_where_it_says(site: Site, settings: Settings) -> None:
+    written = "/say/é".encode().decode("latin-1")  # as http.server sends it
+    assert load(f"http://{site.place}/to/{written}", None, settings) == b"%C3%A9"
+
+
 @pytest.mark.parametrize(
     ("target", "code"),
     [
@@ -312,6 +338,9 @@ def test_redirects_are_followed_and_not_for_ever(site: Site, settings: Settings)
         ("memory://box/a", "uri_not_allowed"),
         ("gopher://localhost:{0}/", "scheme_not_allowed"),
         ("http://[", "unreadable"),
+        ("x:hush%0D%0A forged", "uri_not_allowed"),
+        ("http://localhost/" + "x" * 8_000, "unreadable"),
+        ("http://localhost/\xff", "unreadable"),
     ],
 )
 def test_redirect_is_held_against_the_settings_as_the_first_uri_was(

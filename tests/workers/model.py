@@ -2,7 +2,8 @@
 
     python -m tests.workers.model worker ingest
 
-A text that begins with a name of `DEEDS` has that done. MODEL_AWAY: while this file is there the model fails,
+A text that begins with a name of `DEEDS` has that done; where one begins with `full`, there is no memory for
+the write of its batch. MODEL_AWAY: while this file is there the model fails,
 whatever it is asked. MODEL_HELD: while this one is, it does not come back. MODEL_LOG: a line a call, whether
 it was answered and the number of its texts.
 """
@@ -18,8 +19,11 @@ from pathlib import Path
 import psutil
 
 from worker.cli import main
+from worker.db.documents import Settled
 from worker.embedding.wordllama import WordLlamaEmbedder
+from worker.encoding import Work
 from worker.steps.vectors import Matrix
+from worker.writing import Later, Writer
 
 _ROOM = 64 << 20
 
@@ -89,6 +93,16 @@ def install() -> None:
         return vectors
 
     WordLlamaEmbedder.embed = embed  # type: ignore[method-assign] # the product has no seam, and needs none
+    plain_write = Writer.write
+
+    def write(
+        self: Writer, works: Sequence[Work], settled: Sequence[Settled], later: Sequence[Later]
+    ) -> None:
+        if any(work.text.text.startswith("full") for work in works):
+            take_all_memory()
+        plain_write(self, works, settled, later)
+
+    Writer.write = write  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":

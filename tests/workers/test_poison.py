@@ -56,13 +56,13 @@ def test_documents_that_end_their_process_fail_alone_each_with_its_cause(
     limits = {"TASK_SOFT_TIME_LIMIT": "4", "TASK_TIME_LIMIT": "5", "VISIBILITY_TIMEOUT": "10"}
     # a lease that a busy machine does not let run out before the cause is noted
     worker = start("ingest", module=MODEL, LEASE_SECONDS="8", **limits)
-    bad = ("crash", "kill", "loop", "memory")
+    bad = ("crash", "kill", "loop", "memory", "full")
     submit([*texts(5), *(Document.text(f"{name} it", source_path=name) for name in bad)])
 
     def over() -> bool:
         run_chore(resources, "rescue")
         dispatch(resources)
-        return counts() == {"completed": 5, "failed": 4}
+        return counts() == {"completed": 5, "failed": 5}
 
     until(over)
     ended = {row.source_path: row for row in find(list(bad))}
@@ -71,10 +71,12 @@ def test_documents_that_end_their_process_fail_alone_each_with_its_cause(
         "kill": ("worker_lost", 2),
         "loop": ("worker_lost", 2),
         "memory": ("out_of_memory", 2),
+        "full": ("worker_lost", 2),
     }
     assert "the last time: ended by signal 11 (SIGSEGV);" in ended["crash"].error_message
     assert "ended by signal 9 (SIGKILL), as the system does where memory" in ended["kill"].error_message
     assert "the last time: killed after TASK_TIME_LIMIT, 5 s;" in ended["loop"].error_message
+    assert "the last time: its process was given no more memory;" in ended["full"].error_message
     assert worker.container.process.poll() is None
     assert retry(error_code="out_of_memory", since=ended["memory"].settled_at) == 1
 

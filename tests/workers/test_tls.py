@@ -84,6 +84,10 @@ def test_certificate_that_is_not_accepted_is_said_in_a_line(
         reach(SecretStr(secured.database(settings, **wrong)), is_replica)
     with pytest.raises(BrokerUnavailableError) as broker:
         require_broker(read_settings(broker_url=secured.broker(login, **wrong)))
+    with pytest.raises(BrokerUnavailableError, match="certificate"):
+        require_broker(
+            read_settings(broker_url=secured.broker(login, **wrong).replace("required", "optional"))
+        )
     for caught, option in ((database, "sslrootcert"), (broker, "ssl_ca_certs")):
         said = str(caught.value)
         assert "certificate" in said

@@ -7,7 +7,7 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from worker.settings import Settings
 from worker.sources.files import check_root, read_file
-from worker.sources.permission import require_allowed
+from worker.sources.permission import URI, require_allowed
 from worker.sources.size import within
 from worker.sources.uris import read_uri
 
@@ -15,7 +15,6 @@ __all__ = ["check_root", "is_uri", "load", "local_path", "prefixes_of", "require
 
 _FILE_URI = "file://"
 _THIS_HOST = re.compile(r"\Alocalhost(?=/)", re.IGNORECASE)  # RFC 8089: as good as no host
-_URI = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 
 
 def source_path_of(path: Path) -> str:
@@ -44,7 +43,7 @@ def local_path(source_path: str) -> Path | None:
 
 def is_uri(source_path: str) -> bool:
     """Tell whether a source path is a URI, file:// included."""
-    return _URI.match(source_path) is not None
+    return URI.match(source_path) is not None
 
 
 def load(source_path: str, content: bytes | None, settings: Settings) -> bytes:

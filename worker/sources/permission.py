@@ -9,10 +9,14 @@ from worker.errors import DocumentError
 from worker.settings import Settings
 from worker.urls import hidden
 
+URI = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
+
 _WRITTEN = "%/:=&?~+!$,;'@()*[]"  # what stands in a path or a query as it is, or is encoded already
 _HOST = re.compile(r"[a-z0-9_.:-]+")
 # fsspec reads `one::two://…` as one file system within another, which nobody has allowed
 _CHAIN = "::"
+# urlsplit takes some of these out: the driver would read another host than was checked
+_NEVER = re.compile("[\0-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 class Place(NamedTuple):
@@ -31,7 +35,10 @@ class Place(NamedTuple):
 
 def require_allowed(uri: str, settings: Settings) -> Place:
     """Hold a URI against the settings. Raises DocumentError: "scheme_not_allowed", "uri_not_allowed"."""
-    scheme = uri.partition("://")[0].lower()
+    found = URI.match(uri)
+    if found is None or _NEVER.search(uri):
+        raise DocumentError("uri_not_allowed", "a URI has a scheme, :// and no control character")
+    scheme = found[1].lower()
     if scheme not in settings.allowed_uri_schemes:
         raise DocumentError("scheme_not_allowed", f"{scheme}:// is not in ALLOWED_URI_SCHEMES")
     parts, port = _read(uri)

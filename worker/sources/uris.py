@@ -24,18 +24,26 @@ def read_uri(uri: str, settings: Settings) -> bytes:
 def _read_storage(uri: str, scheme: str, limit: int) -> bytes:
     import fsspec
 
+    _require_driver(scheme)
     try:
         with fsspec.open(uri, "rb") as file:
             return within(file.read(limit + 1), limit)
+    except (DocumentError, MemoryError):
+        raise
     except FileNotFoundError:
         raise DocumentError("not_found", f"there is nothing at {hidden(uri)}") from None
     except PermissionError:
         raise DocumentError("unreadable", f"access to {hidden(uri)} is refused") from None
-    except (ImportError, ValueError) as error:
-        raise DocumentError("no_driver", f"{scheme}:// cannot be read here: {error}") from None
-    except (DocumentError, MemoryError):
-        raise
-    except Exception as error:  # noqa: BLE001 -- a driver raises what it likes, and may quote the URI
+    except Exception as error:  # noqa: BLE001 -- each driver has its own, and says the whole URI in some
         raise TransientError(
             "source_unavailable", f"{hidden(uri)} does not answer: {type(error).__name__}"
         ) from None
+
+
+def _require_driver(scheme: str) -> None:
+    import fsspec
+
+    try:
+        fsspec.get_filesystem_class(scheme)
+    except (ImportError, ValueError) as error:
+        raise DocumentError("no_driver", f"{scheme}:// cannot be read here: {error}") from None

@@ -27,6 +27,7 @@ _REDIRECTS, _MOST_REDIRECTS = {301, 302, 303, 307, 308}, 5
 _MISSING = {404, 410}
 _LATER = {408, 425, 429}  # too slow, too early, too many
 _HEADERS = {"User-Agent": "ingest-worker", "Connection": "close"}
+_LONGEST_TARGET = 8_000  # characters of a redirect: they come back in errors (RFC 9110, 4.1)
 
 
 def fetch(uri: str, settings: Settings) -> bytes:
@@ -63,19 +64,21 @@ def _follow(uri: str, settings: Settings, time_up: float) -> bytes:
 
 
 def _joined(uri: str, location: str) -> str:
-    try:
-        return urljoin(uri, location)
-    except ValueError:
-        raise DocumentError("unreadable", f"{hidden(uri)} leads to what is no URI") from None
+    with suppress(ValueError):  # bytes that are no text, a [ that is not closed
+        target = location.encode("latin-1").decode()  # http.client reads headers as Latin-1
+        if len(target) <= _LONGEST_TARGET:
+            return urljoin(uri, target)
+    raise DocumentError("unreadable", f"{hidden(uri)} leads to what is no URI")
 
 
 @contextmanager
 def _answer(place: Place, time_up: float) -> Iterator[HTTPResponse]:
     """Ask, and give the answer, whose body is still to be read. Raises OSError and HTTPException."""
     with closing(_connected(place, time_up)) as plain, _cut_off(plain, time_up):
-        secure = place.scheme == "https"
-        link = _trust().wrap_socket(plain, server_hostname=place.host) if secure else plain
-        connection = (HTTPSConnection if secure else HTTPConnection)(place.host, place.port)
+        link, connection = plain, HTTPConnection(place.host, place.port)
+        if place.scheme == "https":
+            link = _trust().wrap_socket(plain, server_hostname=place.host)
+            connection = HTTPSConnection(place.host, place.port, context=_trust())
         connection.auto_open = 0  # by its name it would connect to whatever that is by then
         connection.sock = link
         with closing(connection):
@@ -156,12 +159,9 @@ def _body(answer: HTTPResponse, limit: int) -> bytes:
 
 
 def _part(answer: HTTPResponse, size: int) -> bytes:
-    """Read up to `size` bytes, into room for no more.
-
-    `read` would believe what a chunk says of its length: at "-1" it reads without end.
-    """
-    room = memoryview(bytearray(size))
-    return bytes(room[: answer.readinto(room)])
+    """Read into room of this size: `read` takes a chunk that says its size is -1 for all that comes."""
+    room = bytearray(size)
+    return bytes(memoryview(room)[: answer.readinto(room)])
 
 
 @cache

@@ -69,11 +69,8 @@ def read_given(
     """Fingerprint the chunks a producer cut. Raises DocumentError "too_many_characters", "chunk_too_long"."""
     _refuse_long(sum(len(item.text) for item in chunks), limits)
     for number, item in enumerate(chunks, 1):
-        if len(item.text) > limits.chunk_characters:
-            found = f"chunk {number} has {len(item.text):,} characters"
-            raise DocumentError(
-                "chunk_too_long", f"{found}; MAX_CHUNK_CHARACTERS allows {limits.chunk_characters:,}"
-            )
+        _refuse_long_chunk(f"chunk {number} has", len(item.text), limits)
+        _refuse_long_chunk(f"the headings of chunk {number} have", sum(map(len, item.heading_path)), limits)
     hashed = given.content_hash(chunks)
     return Text("", hashed, fingerprint(hashed, recipe, FileType.CHUNKS, language), cleaned, chunks)
 
@@ -83,6 +80,14 @@ def _refuse_long(characters: int, limits: Limits) -> None:
         raise DocumentError(
             "too_many_characters",
             f"{characters:,} characters; MAX_DOCUMENT_CHARACTERS allows {limits.characters:,}",
+        )
+
+
+def _refuse_long_chunk(what: str, characters: int, limits: Limits) -> None:
+    if characters > limits.chunk_characters:
+        raise DocumentError(
+            "chunk_too_long",
+            f"{what} {characters:,} characters; MAX_CHUNK_CHARACTERS allows {limits.chunk_characters:,}",
         )
 
 

@@ -7,7 +7,7 @@ None begins with `#`: such rows hold what is known of a language as a whole (`la
 from collections.abc import Iterable, Sequence
 from functools import cache, lru_cache
 from hashlib import sha256
-from itertools import chain
+from itertools import chain, count
 
 import numpy as np
 import Stemmer
@@ -23,7 +23,7 @@ TERM_BYTES = 60
 _PREFIX_BYTES = 40
 _SURELY_SHORT = TERM_BYTES // 4  # characters
 _LONGEST_TOKEN = 64  # longer ones are met once
-_FULL = 100_000  # terms
+_FULL = 100_000  # terms, or tokens: `aB` and `ab` are two
 _MANY_HEADINGS = 20_000
 _KNOWN_TOKENS = 32_768  # of a process, all languages together: some 10 MB
 
@@ -52,12 +52,12 @@ def bounded(term: str) -> str:
 class Vocabulary:
     """Terms by number, and which ones a token has.
 
-    It only grows, so that the numbers stand for as long as a batch lasts: `is_full` says when the next batch
-    should have a new one.
+    It grows until it is renewed, and so does its memory: `is_full` says when that would be better. `terms`:
+    those that it has, at their numbers.
     """
 
-    def __init__(self) -> None:
-        self._numbers = _Numbers()
+    def __init__(self, terms: Iterable[str] = ()) -> None:
+        self._numbers = _Numbers(zip(terms, count()))
         self._tokens: dict[str, _Tokens] = {}
         self._headings: dict[tuple[str, ...], tuple[int, ...]] = {}
 
@@ -67,7 +67,12 @@ class Vocabulary:
     @property
     def is_full(self) -> bool:
         """Tell that a new one would be better: this one takes some 30 MB."""
-        return len(self._numbers) > _FULL or len(self._headings) > _MANY_HEADINGS
+        tokens = sum(map(len, self._tokens.values()))
+        return max(len(self._numbers), tokens) > _FULL or len(self._headings) > _MANY_HEADINGS
+
+    def renew(self) -> None:
+        """Begin anew: numbers given until now stand for what `terms` gave until now."""
+        self._numbers, self._tokens, self._headings = _Numbers(), {}, {}
 
     def number(self, term: str) -> int:
         """Give a term's number: they are counted from 0."""
