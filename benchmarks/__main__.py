@@ -1,14 +1,16 @@
 """Run one benchmark by name, or `all` of them one after the other: python -m benchmarks NAME.
 
 SCALE (default 1) shrinks or stretches the data. Exits with 1 where a demand does not hold, with 2 where the
-benchmark cannot be run.
+benchmark cannot be run, with 130 where it was interrupted.
 """
 
+import signal
 import subprocess
 import sys
 from importlib import import_module
 
 from benchmarks.report import BenchmarkError, Report, scale
+from worker.errors import Exit
 
 NAMES = (
     "pipeline", "writer", "rerun", "memory", "edits", "sealing", "halfvec", "quality", "peers", "files",
@@ -36,4 +38,11 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    # as at Ctrl-C, servers are stopped and the folder is removed
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        code = main()
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        code = Exit.INTERRUPTED
+    sys.exit(code)

@@ -189,7 +189,7 @@ def running_stack(buffers: int | None = None, /, **settings: str) -> Iterator[St
                 "DATABASE_URL": postgres.url,
                 "BROKER_URL": valkey.url,
                 "ALLOWED_ROOTS": "/",
-                "DATA_DIR": str(folder),
+                "DATA_DIR": str(folder / "data"),
                 "MAX_UNSEALED_ROWS": "100000000",
                 **settings,
             }

@@ -54,9 +54,10 @@ def oldest_is_expired(client: "Redis", queue: Queue) -> bool:
 
     Searches and chores expire. Raises RedisError.
     """
-    oldest: Any = client.lindex(queue.value, -1)
-    expires = json.loads(oldest)["headers"].get("expires") if oldest else None
-    return expires is not None and datetime.fromisoformat(expires) < datetime.now(UTC)
+    expires = _header(client.lindex(queue.value, -1), "expires")
+    with suppress(ValueError, TypeError):
+        return datetime.fromisoformat(expires) < datetime.now(UTC)
+    return False
 
 
 def waiting(client: "Redis") -> dict[Queue, Waiting]:
@@ -72,8 +73,15 @@ def waiting(client: "Redis") -> dict[Queue, Waiting]:
 
 def _age(message: Any) -> float | None:
     """Give the seconds since a message was sent: worker/app.py writes that into its headers."""
-    with suppress(ValueError, TypeError, KeyError):
-        return max(time.time() - float(json.loads(message)["headers"]["sent_at"]), 0.0)
+    with suppress(ValueError, TypeError, OverflowError):
+        return max(time.time() - float(_header(message, "sent_at")), 0.0)
+    return None
+
+
+def _header(message: Any, name: str) -> Any:
+    """Give a header of a message; None where it has none, or is no message at all."""
+    with suppress(ValueError, TypeError, KeyError, RecursionError):
+        return json.loads(message)["headers"][name]
     return None
 
 

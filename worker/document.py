@@ -1,6 +1,7 @@
 """A document as a producer hands it over."""
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -126,7 +127,8 @@ class Document:
         trace: str | None = None,
     ) -> Self:
         """Name what the worker reads by its URI: ALLOWED_URI_SCHEMES and ALLOWED_URI_HOSTS must allow it."""
-        name = _filename(uri)
+        web = uri.lower().startswith(("http://", "https://"))  # elsewhere a ? may be a part of a name
+        name = _filename(re.split(r"[?#]", uri, maxsplit=1)[0] if web else uri)
         return cls(uri, name, file_type_of(name), metadata=metadata or {}, language=language, trace=trace)
 
     @classmethod

@@ -85,6 +85,11 @@ def _stop_child(**_: Any) -> None:
     close_resources()
 
 
+# Celery sends this one in its answer to SIGTERM, under a lock that waits for itself for ever where the signal
+# comes again meanwhile: from who insists, or from the kernel, for each thread of a parent that is killed.
+signals.worker_shutting_down.lock = threading.RLock()
+
+
 @signals.worker_shutting_down.connect
 def _stop_worker(**_: Any) -> None:
     _stopping[0] = 1

@@ -23,6 +23,7 @@ from structlog.processors import LogfmtRenderer, TimeStamper
 from structlog.stdlib import ExtraAdder, ProcessorFormatter
 
 from worker.types import LogFormat
+from worker.urls import hidden
 
 __all__ = [
     "bind_contextvars", "bound_contextvars", "catch_crashes", "clear_contextvars", "is_json", "say_safely",
@@ -155,11 +156,7 @@ def _masked(text: str) -> str:
 
 
 def _without_secrets(word: re.Match[str]) -> str:
-    before, scheme, rest = word[0].partition("://")
-    if not scheme:
-        return before
-    address, asks, query = rest.rpartition("@")[2].partition("?")
-    return f"{before}://{address}{asks}{'…' if query else ''}"
+    return hidden(word[0]) if "://" in word[0] else word[0]
 
 
 def _escaped(text: str) -> str:

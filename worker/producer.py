@@ -37,6 +37,7 @@ from worker.operating import cancel_batch, pause, paused, resume
 from worker.queries import Query, read_query
 from worker.rating import Run, rate, runs
 from worker.resources import resources
+from worker.steps.storable import storable
 from worker.submitting import DEFAULT_TENANT, Receipt, set_language, submit
 from worker.types import Answer, GivenChunk, GivenDocument, Hit, Loaded, Status, TaskName
 
@@ -71,6 +72,8 @@ def status(
     """
     if tenant is None and project is not None:
         raise IngestError(f"whose project {project!r} is meant?", "name its tenant, too")
+
+    trace = None if trace is None else storable(trace)
 
     def ask(connection: Connection) -> Overview:
         scope = None if tenant is None else known_scope(connection, tenant, project)
@@ -160,6 +163,7 @@ def retry(
     for name, moment in (("since", since), ("until", until)):
         if isinstance(moment, datetime) and moment.tzinfo is None:
             raise IngestError(f"{name} has no time zone", "give it one, as datetime.now(UTC) has")
+    error_code = None if error_code is None else storable(error_code)
     change = partial(changes.retry, error_code=error_code, since=since, until=until)
     count = sum(len(retried) for retried in on_documents(change, documents, tenant, project))
     fill_window(resources())

@@ -16,6 +16,7 @@ log = logging.getLogger(__name__)
 
 # What every provider can embed. What it says of it can quote no document.
 PROBE = "The lighthouse keeper counts ships at night."
+AWAY = "the embedding provider does not answer"
 POLL_SECONDS = 0.2
 _LONGEST_REASON = 300
 # A TransientError so often in a row may be one text's after all.
@@ -54,6 +55,7 @@ class Provider:
                 vectors = self._ask(texts)
             except _AwayError as away:
                 self._leave_alone(str(away))
+                check()
             else:
                 self._is_back()
                 return vectors
@@ -90,7 +92,7 @@ class Provider:
         seconds = backoff(self._failures, self._settings)
         self._again = time.monotonic() + seconds
         said = " ".join(storable(reason).split())[:_LONGEST_REASON]
-        self.trouble = f"the embedding provider does not answer: {said}"
+        self.trouble = f"{AWAY}: {said}"
         self._pauses.inc()
         log.warning(
             "provider.away", extra={"reason": said, "failures": self._failures, "again_s": round(seconds, 1)}

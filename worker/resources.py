@@ -151,7 +151,8 @@ def resources() -> Resources:
     pid = os.getpid()
     if pid not in _mine:
         for parent in set(_mine) - {pid}:
-            _mine.pop(parent).close(inherited=True)
+            if inherited := _mine.pop(parent, None):  # of threads that come at once, the first one has it
+                inherited.close(inherited=True)
         _mine.setdefault(pid, Resources(load_settings()))  # of threads that come at once, the first one's
     return _mine[pid]
 

@@ -8,11 +8,16 @@ logged and left: the batch is in the database, and its message, delivered again,
 So does a server that takes no writes for a while, as its memory or its disk is full or it became a replica:
 to wait for a message is a write, to note one as taken, to say which queue is meant when connecting, to look
 for what others have taken and not acknowledged.
+
+So does what is no message of Celery's, which another program may have put into a queue of that name: it is
+taken out, and dropped.
 """
 
+import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from json import JSONDecodeError
 from typing import Any
 
 from celery import current_app
@@ -22,6 +27,10 @@ from kombu.transport.virtual import Message
 from redis.exceptions import ConnectionError as BrokerConnectionError
 from redis.exceptions import OutOfMemoryError, ReadOnlyError, ResponseError
 
+from worker.envelope import is_call, require_task, require_words
+
+log = logging.getLogger(__name__)
+
 # Metadata of documents may be 50 deep; a message holds a few levels beside.
 DEEPEST = 100
 # What a server says that lets us connect and takes no writes: its memory is full, or it became a replica.
@@ -30,11 +39,26 @@ _PAUSE_SECONDS = 1
 REFUSAL = {"error": f"the request is nested over {DEEPEST} deep", "hint": "a filter needs few levels"}
 
 
+class NoMessageError(Exception):
+    """This has not the form of a message."""
+
+
 class ShallowMessage(Message):
     """A message that is refused where it is nested too deeply: it would end the worker, and then the next.
 
     Reading JSON, and pickling it for the process that does the task, each take some of the stack for a level.
+    Raises NoMessageError where it is made of what has not the form of a message.
     """
+
+    def __init__(self, payload: Any, channel: Any = None, **options: Any) -> None:
+        try:
+            super().__init__(payload, channel, **options)  # type: ignore[no-untyped-call] # kombu's
+            place = self.delivery_info
+            require_words((self.delivery_tag, place["exchange"], place["routing_key"]))
+            require_words((self.content_type, self.content_encoding))
+            require_task(self.headers)
+        except (ValueError, TypeError, LookupError, AttributeError):
+            raise NoMessageError from None
 
     def _decode(self) -> Any:
         try:
@@ -42,6 +66,9 @@ class ShallowMessage(Message):
         except RecursionError:
             payload = None
         if payload is not None and _depth(payload) <= DEEPEST:
+            if "task" in self.headers and not is_call(payload):
+                self.body = b""  # Celery would put it into the log
+                raise DecodeError("a message calls no task")
             return payload
         self._refuse()
         raise DecodeError(f"a message is nested over {DEEPEST} deep")
@@ -74,6 +101,16 @@ def _refusals_as_losses() -> Iterator[None]:
         raise BrokerConnectionError(f"the broker takes no writes: {error}") from None
 
 
+@contextmanager
+def _dropped(forget: Callable[[], object] = lambda: None) -> Iterator[None]:
+    """Drop what is no message; `forget` has it not delivered again. The log does not say what it says."""
+    try:
+        yield
+    except (NoMessageError, JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        log.warning("message.dropped", extra={"reason": f"no message of ours: {type(error).__name__}"})
+        forget()
+
+
 class QoS(redis.QoS):
     """What a channel has taken and not acknowledged."""
 
@@ -81,6 +118,14 @@ class QoS(redis.QoS):
         """Put back what others have taken and not acknowledged for too long."""
         with _refusals_as_losses():
             super().restore_visible(*arguments, **options)  # type: ignore[no-untyped-call] # kombu's
+
+    def restore_by_tag(self, tag: Any, *arguments: Any, **options: Any) -> None:
+        """Put back what was taken as `tag`."""
+        with _dropped(lambda: self._forget(tag)):
+            super().restore_by_tag(tag, *arguments, **options)  # type: ignore[no-untyped-call] # kombu's
+
+    def _forget(self, tag: Any) -> None:
+        self._remove_from_indices(tag).execute()  # type: ignore[no-untyped-call] # kombu's
 
 
 class Channel(redis.Channel):
@@ -94,8 +139,14 @@ class Channel(redis.Channel):
         return super()._connparams(asynchronous)  # type: ignore[no-untyped-call] # kombu's
 
     def _brpop_read(self, **options: Any) -> Any:
-        with _refusals_as_losses():
+        with _refusals_as_losses(), _dropped():
             return super()._brpop_read(**options)  # type: ignore[no-untyped-call] # kombu's
+        return True
+
+    def _receive_one(self, client: Any) -> Any:
+        with _dropped():
+            return super()._receive_one(client)  # type: ignore[no-untyped-call] # kombu's
+        return True
 
     def _queue_bind(self, *arguments: Any) -> None:
         with _refusals_as_losses():
@@ -108,11 +159,6 @@ class Transport(redis.Transport):
     Channel = Channel
     # whatever else a worker writes as it connects: the memory may have filled up a moment ago
     connection_errors = (*redis.Transport.connection_errors, *TAKES_NO_WRITES)
-
-    def register_with_event_loop(self, connection: Any, loop: Any) -> None:
-        """Begin to read; the first write of a connection is here."""
-        with _refusals_as_losses():
-            super().register_with_event_loop(connection, loop)  # type: ignore[no-untyped-call] # kombu's
 
 
 def install() -> None:

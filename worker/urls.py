@@ -24,7 +24,7 @@ _BROKER_OPTIONS = {
     }),
     "redis+socket": frozenset({"virtual_host"}),
 }  # fmt: skip
-_QUERY = re.compile(r"[?#]")
+_QUERY = re.compile(r"([?#])")
 _HIGHEST_PORT = 65_535
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:]*)(:[0-9]+)?")
 _DATABASE = re.compile(r"/[0-9]+")
@@ -115,6 +115,18 @@ def _place(rest: str) -> str:
 
 def _printable(name: str) -> str:
     return name if name.isprintable() else ascii(name)
+
+
+def hidden(uri: str) -> str:
+    """Render a document's URI for people: no login, no query.
+
+    An @ behind a ? may end a login that holds the ?, or be part of a signature: then nothing but the scheme.
+    """
+    scheme, _, rest = uri.partition("://")
+    place, *behind = _QUERY.split(rest, maxsplit=1)
+    if "@" in "".join(behind):
+        return f"{scheme}://…"
+    return f"{scheme}://{place.rpartition('@')[2]}{behind[0] + '…' if behind and behind[1] else ''}"
 
 
 def masked(url: SecretStr | str) -> str:

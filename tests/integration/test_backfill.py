@@ -24,7 +24,7 @@ from worker.db.unembedded import Place
 from worker.embedded import RunningValkey
 from worker.embedding import Embedder
 from worker.embedding.wordllama import WordLlamaEmbedder
-from worker.errors import TransientError
+from worker.errors import DocumentError, TransientError
 from worker.maintenance import backfill
 from worker.maintenance.run import run_chore
 from worker.producer import find
@@ -334,18 +334,45 @@ def test_it_waits_for_room_until_its_time_is_up(
     assert filled(embedding)["reason"] == "its time was up"
 
 
-def test_a_model_that_is_away_ends_the_run_and_the_next_goes_on(
-    embedding: Resources, connection: Connection
+@pytest.mark.parametrize("error", [TransientError("busy", "503"), ConnectionRefusedError("no model there")])
+def test_while_the_model_is_away_a_run_ends_and_the_next_goes_on(
+    embedding: Resources, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    def away(call: int) -> None:
-        if call == 3:
-            raise TransientError("source_unavailable", "503")
+    soon = {"retry_base_seconds": 1, "retry_max_seconds": 1}
+    embedding.settings = embedding.settings.model_copy(update=soon)
+    away = [True]
 
-    Model(embedding, away)
-    did = filled(embedding)
-    assert (did["filled"], did["reason"]) == (6, "the model does not answer: 503")
+    def answer(call: int) -> None:
+        if call >= 3 and away:
+            raise error
+
+    model = Model(embedding, answer)
+    with monkeypatch.context() as bounded:
+        bounded.setattr(backfill._Filling, "_is_over", lambda _run: model.calls >= 3)
+        did = filled(embedding)
+    assert did["filled"] == 6
+    assert did["reason"].startswith("the embedding provider does not answer: ")
+    assert str(error.args[-1]) in did["reason"]
     assert did["next"] is not None
+    away.clear()
     assert filled(embedding) == ended(10, 10)
+    assert embedding.trouble is None
+
+
+@pytest.mark.parametrize("error", [DocumentError("refused", "400"), RuntimeError("400"), MemoryError()])
+def test_a_text_at_which_the_model_fails_is_left_out_alone(embedding: Resources, error: Exception) -> None:
+    embed = embedding.embedder.embed
+
+    class Choosy:
+        model = embedding.embedder.model
+
+        def embed(self, texts: Sequence[str]) -> Matrix | None:
+            if any("1 tells of clocks" in one for one in texts):
+                raise error
+            return embed(texts)
+
+    embedding.__dict__["embedder"] = Choosy()
+    assert filled(embedding) == ended(15, 16, waiting=1, refused=1)
 
 
 def test_a_chunk_that_cannot_be_embedded_keeps_no_other_from_it(

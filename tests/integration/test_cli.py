@@ -272,6 +272,7 @@ def test_standard_input_keeps_its_bytes_and_metadata(ingest: Run, drain: Drain) 
         (["add", "missing"], Exit.SOURCE, "there is no file or folder"),
         (["add", "/dev/null"], Exit.SOURCE, "outside ALLOWED_ROOTS"),
         (["add", "/etc"], Exit.SOURCE, "add /etc to ALLOWED_ROOTS"),
+        (["add", "data"], Exit.SOURCE, "/data is ours: "),
         (["add", "empty"], Exit.SOURCE, "no files in"),
         (["add", ""], Exit.SOURCE, "an empty path names nothing"),
         (["add", "empty", "--wait", "--timeout", "nan"], Exit.USAGE, "--timeout nan"),
@@ -292,7 +293,8 @@ def test_standard_input_keeps_its_bytes_and_metadata(ingest: Run, drain: Drain) 
 def test_mistakes_end_in_one_line_and_a_code(
     ingest: Run, tmp_path: Path, arguments: list[str], code: Exit, said: str
 ) -> None:
-    (tmp_path / "empty").mkdir()
+    for folder in ("data", "empty"):
+        (tmp_path / folder).mkdir(exist_ok=True)
     os.mkfifo(tmp_path / "pipe")
     done = ingest(*arguments, ALLOWED_URI_SCHEMES="https", ALLOWED_URI_HOSTS="docs.test")
     assert (done.returncode, done.stdout) == (code, b"")

@@ -181,7 +181,11 @@ def test_the_state_is_what_the_tables_say(
         text("""
             WITH t AS (INSERT INTO tenants (name) VALUES ('acme') RETURNING tenant_id),
             b AS (INSERT INTO batches (tenant_id, lane, documents, published_at)
-                  SELECT tenant_id, 'bulk', 1, now() - interval '100 s' FROM t RETURNING tenant_id, batch_id)
+                  SELECT tenant_id, 'bulk', 1, now() - interval '100 s' FROM t RETURNING tenant_id, batch_id),
+            r AS (INSERT INTO batches (tenant_id, lane, documents, state, worker, lease_token,
+                                       lease_expires_at, trouble)
+                  SELECT tenant_id, 'bulk', 1, 'running', 'w', gen_random_uuid(), now() + interval '1 h', said
+                  FROM t, (VALUES (NULL), ('429'), ('401')) v(said))
             INSERT INTO documents (tenant_id, filename, source_path, source_key, file_type, lane, queued_at,
                                    batch_id, deleted_at)
             SELECT b.tenant_id, n, n, sha256(n::bytea), 'text', lane, now() - ago::interval,
@@ -197,6 +201,8 @@ def test_the_state_is_what_the_tables_say(
     assert waiting["lane=interactive"] == 0
     assert 900 <= waiting["lane=bulk"] < 1000
     assert found["ingest_batches_unfinished"]["lane=bulk,state=queued"] == 1
+    assert found["ingest_batches_unfinished"]["lane=bulk,state=running"] == 3
+    assert found["ingest_batches_held_up"] == {"": 2}
     assert 100 <= found["ingest_queue_oldest_message_seconds"]["queue=ingest"] < 200
     assert found["ingest_processes_alive"]["kind=ingest"] == 2
     assert found["ingest_processes_lost"]["kind=ingest"] == 1

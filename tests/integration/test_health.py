@@ -139,6 +139,18 @@ def test_a_search_worker_that_lets_searches_expire_is_not_live(
     assert failing() == {"search progress": "searches expire before they are taken"}
 
 
+@pytest.mark.parametrize("message", ["garbage", "[]", "5", '{"headers": null}', "[" * 100_000])
+def test_what_is_no_message_of_ours_ends_no_look_at_the_queues(
+    settings: Settings, connection: Connection, message: str
+) -> None:
+    beat(connection, "search")
+    client = broker.connect(settings)
+    client.lpush(Queue.SEARCH.value, message)
+    assert failing() == {}
+    assert broker.waiting(client)[Queue.SEARCH] == (1, None)
+    client.close()
+
+
 def test_a_maintenance_worker_that_lets_chores_expire_is_not_live_unless_all_of_it_is_busy(
     settings: Settings, connection: Connection
 ) -> None:

@@ -13,22 +13,26 @@ from hypothesis import settings as limits
 from hypothesis.stateful import run_state_machine_as_test
 from pydantic import SecretStr
 
+from tests.integration.interleaving.actors import Order
 from tests.integration.interleaving.interleaving import Interleaving
-from tests.integration.interleaving.watched import World
-from worker import lease
+from tests.integration.interleaving.watched import SCOPES, World
+from worker import lease, provider
 from worker.db.engine import driver_url
 from worker.resources import Resources, close_resources, resources
 from worker.settings import Settings, load_settings
+from worker.types import Lane
 
 _DAY = 86_400
 
 
 @pytest.fixture
 def environment() -> dict[str, str]:
-    """Small batches of small documents; no lease runs out by itself, and any write may fill a segment."""
+    """Small batches of small documents; no time passes by itself, and any write may fill a segment."""
     return {
         "LEASE_SECONDS": str(_DAY),
         "HEARTBEAT_SECONDS": str(_DAY // 4),
+        "RETRY_BASE_SECONDS": str(_DAY),
+        "RETRY_MAX_SECONDS": str(_DAY),
         "MAX_ATTEMPTS": "2",
         "BATCH_DOCUMENTS": "3",
         "CHUNK_SIZE": "50",
@@ -49,6 +53,7 @@ def world(
 ) -> Iterator[World]:
     """A copy of the template for each run: an index that a run has built is none of the next one's."""
     monkeypatch.setattr(lease, "_TELL_SECONDS", _DAY)  # a worker stands for as long as the others take
+    monkeypatch.setattr(provider, "backoff", lambda *_: 0.0)  # and for as long as the model is away
     numbers = count()
     made: list[str] = []
 
@@ -70,12 +75,38 @@ def world(
     drop()
 
 
+@pytest.fixture
+def machine(world: World) -> type[Interleaving]:
+    return type("Run", (Interleaving,), {"world": staticmethod(world)})
+
+
+def test_who_waits_for_a_model_that_is_away_is_stopped_or_goes_on(machine: type[Interleaving]) -> None:
+    run = machine()
+    run.submit(SCOPES[0], "a", "abc", Lane.BULK, False)
+    run.the_provider(away=True)
+    assert not run.model.away, "nobody is there to meet it"
+    for order, ends in ((Order.STOP, ("pending", 0)), (Order.END, ("completed", 0))):
+        run.time_passes()
+        run.claim(0)
+        run.the_provider(away=True)
+        run.finish(0)
+        assert len(run.workers) == 1, "it stands"
+        run.the_provider(away=order is Order.STOP)
+        run.go_on(0, order)
+        assert [(doc.status, doc.attempts) for doc in run.state.live()] == [ends]
+    run.teardown()
+
+
 @pytest.mark.timeout(3600)  # of the long profile
-def test_any_interleaving_leaves_the_database_true(world: World) -> None:
-    machine = type("Run", (Interleaving,), {"world": staticmethod(world)})
+def test_any_interleaving_leaves_the_database_true(machine: type[Interleaving]) -> None:
     asked = limits.default
     assert asked is not None
     run_state_machine_as_test(
         machine,
-        settings=limits(asked, max_examples=asked.max_examples // 8, suppress_health_check=list(HealthCheck)),
+        settings=limits(
+            asked,
+            max_examples=asked.max_examples // 8,
+            stateful_step_count=2 * asked.stateful_step_count,  # half of them find nothing to do
+            suppress_health_check=list(HealthCheck),
+        ),
     )

@@ -25,6 +25,7 @@ from worker.dispatch import dispatch, republish
 from worker.maintenance.run import CHORES, run_chore
 from worker.maintenance.turn import Turn
 from worker.metrics import PROCESS_METRICS
+from worker.provider import AWAY
 from worker.resources import Resources
 from worker.settings import child_environment
 from worker.types import Lane, Queue, TaskName
@@ -354,6 +355,7 @@ def test_the_documents_of_a_dead_worker_go_again_each_alone(
 ) -> None:
     ids = submit_texts("a", "b", "c")
     claim(resources, connection)
+    tell(connection, "UPDATE batches SET trouble = :away", away=f"{AWAY}: 429")  # which ends no process
     assert run_chore(resources, "rescue") == rescued()
     expire(connection)
     assert run_chore(resources, "rescue") == rescued(expired=1, retried=3)

@@ -431,6 +431,8 @@ def test_retry_by_code_takes_only_those_with_all_their_attempts(
     )
     assert drain() == {"failed": 2, "skipped": 1}
     assert retry(error_code="no_such_code") == 0
+    assert retry(error_code="no text of a database \0\udcff") == 0
+    assert not any(status(trace="no text of a database \0\udcff").counts.values())
     (tmp_path / "late.txt").write_text("here it is")
     assert retry(error_code="not_found") == 1
     found = connection.execute(

@@ -82,6 +82,9 @@ def test_text_is_kept_as_bytes() -> None:
         ("s3://bucket/folder/a.md", "a.md", FileType.MARKDOWN),
         ("s3://bucket/folder/", "folder", FileType.TEXT),
         ("s3://bucket", "bucket", FileType.TEXT),
+        ("s3://bucket/what?.md", "what?.md", FileType.MARKDOWN),
+        ("HTTPS://host/folder/a.md?sign=x/y.py#part", "a.md", FileType.MARKDOWN),
+        ("https://host/?page=1", "host", FileType.TEXT),
         ("///", "///", FileType.TEXT),
     ],
 )

@@ -17,8 +17,8 @@ LAYERS = [
     (
         "entry",
         (
-            "app tasks timetable lifecycle pool transport producer naming submitting operating rating"
-            " loading load_slice document cli stack"
+            "app tasks timetable lifecycle pool transport envelope producer naming submitting operating"
+            " rating loading load_slice document cli stack"
         ),
     ),
     (

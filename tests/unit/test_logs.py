@@ -118,6 +118,8 @@ def test_exception_within_a_task_is_not_quoted(log_format: LogFormat) -> None:
         ("postgresql://user:hu/hush@sh@host/db", "postgresql://host/db"),
         ("s3://key:hush@bucket/a.txt", "s3://bucket/a.txt"),
         ("https://host/a?X-Signature=hush", "https://host/a?…"),
+        ("https://host/a?id=me@there&Signature=hush", "https://…"),
+        ("https://user:hush?@host/a", "https://…"),
     ],
 )
 def test_urls_are_masked_wherever_they_stand(log_format: LogFormat, url: str, shown: str) -> None:

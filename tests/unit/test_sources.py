@@ -201,6 +201,25 @@ def test_path_out_of_the_roots_is_refused_however_it_is_spelled(
         assert code_of(spelled, settings) == "outside_roots", spelled
 
 
+def test_what_holds_passwords_of_ours_is_no_document(
+    root: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(root)
+    (root / "data" / "docs").mkdir(parents=True)
+    for name in (".env", "data/stack.env", "data/docs/a", "database"):
+        (root / name).write_text("words")
+    (root / "link").symlink_to(".env")
+    mine = settings.model_copy(update={"data_dir": root / "data"})
+    for name in (".env", "link", "data/stack.env", "data/docs/a", "docs/../data/missing"):
+        assert code_of(root / name, mine) == "own_file", name
+    assert read(root / "database", mine) == b"words"
+    named = mine.model_copy(update={"allowed_roots": (root, root / "data" / "docs")})
+    assert read(root / "data" / "docs" / "a", named) == b"words"
+    assert code_of(root / "data" / "stack.env", named) == "own_file"
+    everything = settings.model_copy(update={"allowed_roots": (Path("/"),)})
+    assert code_of("/proc/self/environ", everything) == "own_file"
+
+
 def test_root_itself_and_several_roots_count(tmp_path: Path, root: Path, settings: Settings) -> None:
     assert check_root(root, settings) == str(root)
     more = settings.model_copy(update={"allowed_roots": (root, tmp_path / "other")})
@@ -277,10 +296,13 @@ def test_host_must_be_allowed_whatever_stands_around_it(settings: Settings, uri:
 
 
 @pytest.mark.parametrize("login", ["user:hush@", ""])
+@pytest.mark.parametrize("query", ["token=hush", "id=me@there&token=hush"])
 @pytest.mark.parametrize("scheme", ["memory", "nope", "s3"])
-def test_what_may_be_a_secret_in_a_uri_is_not_said(settings: Settings, scheme: str, login: str) -> None:
+def test_what_may_be_a_secret_in_a_uri_is_not_said(
+    settings: Settings, scheme: str, login: str, query: str
+) -> None:
     with pytest.raises(DocumentError) as caught:
-        read(f"{scheme}://{login}box/none?token=hush", settings)
+        read(f"{scheme}://{login}box/none?{query}", settings)
     assert "hush" not in caught.value.message
 
 

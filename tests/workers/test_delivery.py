@@ -1,10 +1,13 @@
 """Delivery, crashes and shutdown, with real worker processes and a real broker."""
 
+import json
 import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
 import psutil
 import pytest
@@ -161,6 +164,43 @@ def test_a_broker_that_is_full_ends_no_worker(
     client.config_set("maxmemory", 0)
     until(lambda: counts() == {"completed": 50})
     assert [worker.container.process.poll() for worker in workers] == [None, None]
+
+
+def message(**headers: Any) -> str:
+    """Write what Celery sends, with these headers."""
+    return json.dumps(
+        {
+            "body": "W1tdLCB7fSwge31d",  # [[], {}, {}]
+            "content-type": "application/json",
+            "content-encoding": "utf-8",
+            "headers": {"id": "x", "task": "ingest.batch", **headers},
+            "properties": {
+                "delivery_tag": str(uuid4()),
+                "body_encoding": "base64",
+                "delivery_info": {"exchange": "", "routing_key": "ingest"},
+            },
+        }
+    )
+
+
+NO_MESSAGES = [
+    "words", "\xff", "[]", "{}", '{"properties": {}}', "[" * 100_000,
+    message(task=[]), message(timelimit=["a", "b"]),
+    message().replace('"body_encoding": "base64"', '"body_encoding": "klingon"'),
+]  # fmt: skip
+
+
+def test_what_is_no_message_of_ours_is_dropped_and_ends_no_worker(
+    start: StartWorker, until: Until, resources: Resources, counts: Counts
+) -> None:
+    worker = start("ingest")
+    client = broker.connect(resources.settings)
+    client.lpush(Queue.INGEST.value, *NO_MESSAGES)
+    submit(texts(5))
+    until(lambda: counts() == {"completed": 5})
+    assert worker.container.process.poll() is None
+    assert worker.logs().count("message.dropped") == len(NO_MESSAGES)
+    until(lambda: client.hlen("unacked") == 0)
 
 
 def to_the_worker(node: CeleryTestWorker) -> None:

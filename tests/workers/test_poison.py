@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -147,13 +148,13 @@ def documents_coming() -> Iterator[list[Document]]:
             submit(new)
             sent.extend(new)
 
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        yield sent
-    finally:
-        over.set()
-        thread.join()
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(run)
+        try:
+            yield sent
+        finally:
+            over.set()
+    coming.result()
 
 
 def test_two_workers_at_one_batch_write_once(

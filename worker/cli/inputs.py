@@ -115,6 +115,8 @@ def _check_root(path: Path, shown: str, settings: Settings) -> None:
     try:
         sources.check_root(path, settings)
     except DocumentError as error:
+        if error.code == "own_file":
+            raise SourceError(printable(error.message), "name another, or move it out of there") from None
         if error.code != "outside_roots":
             raise
         target = Path(os.path.realpath(path))  # what a link leads to is what must be allowed

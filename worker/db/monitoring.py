@@ -21,9 +21,9 @@ class Sample:
     """The state at one moment. Ages are seconds; rows are named as the statements below name them.
 
     `oldest_waiting`: by lane, of documents that are ready and not settled. `batches`: lane, state, batches,
-    oldest_seconds. `segments`: state, segments, rows. `hearts`: kind, alive, stale, slots, age_seconds,
-    up_seconds. `chores`: rows of `operations.last_runs`; `running`: the age of those that run. `pauses`: how
-    many stand.
+    oldest_seconds, held_up. `segments`: state, segments, rows. `hearts`: kind, alive, stale, slots,
+    age_seconds, up_seconds. `chores`: rows of `operations.last_runs`; `running`: the age of those that run.
+    `pauses`: how many stand.
     """
 
     oldest_waiting: Mapping[str, float]
@@ -113,7 +113,8 @@ def _batches(connection: Connection) -> Sequence[Row[Any]]:
     return connection.execute(
         text("""
             SELECT lane, state, count(*) AS batches,
-                   extract(epoch FROM now() - min(published_at))::float AS oldest_seconds
+                   extract(epoch FROM now() - min(published_at))::float AS oldest_seconds,
+                   count(trouble) AS held_up
             FROM batches WHERE finished_at IS NULL GROUP BY lane, state""")
     ).all()
 

@@ -24,7 +24,8 @@ class Embedder(Protocol):
 
         Raises TransientError when the provider cannot answer now, whoever asks: it is away, or wants to be
         asked less; DocumentError where it will never take one of these texts. `worker/provider.py` finds out
-        whose fault any other error is.
+        whose fault any other error is. It must raise when no answer comes within a minute: a call that hangs
+        until TASK_TIME_LIMIT ends its process, and is charged to the documents.
         """
         ...
 

@@ -7,12 +7,13 @@
 Where a run ended is in its record, and the next one goes on from there.
 """
 
+import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import numpy as np
@@ -22,18 +23,26 @@ from sqlalchemy import Connection
 from worker.db import batches, chunks, operations, segments, unembedded
 from worker.db.unembedded import START, Bare, Owed, Place, Recipes
 from worker.embedding.none import MODEL as NO_MODEL
-from worker.errors import DocumentError, TransientError
 from worker.maintenance.turn import Turn
 from worker.resources import Resources
+from worker.settings import Settings
 from worker.steps.fingerprint import chunk_hash
 from worker.steps.vectors import checked
+
+log = logging.getLogger(__name__)
 
 MOST_SECONDS = 120
 MOST_COUNTED = 1_000_000
 ROOM_POLL_SECONDS = 0.5
 _PART_SECONDS = 300
 
+T = TypeVar("T")
+
 Vectors = dict[bytes, NDArray[np.floating]]  # by the chunk's hash
+
+
+class _OverError(Exception):
+    """The run is to end while the model is away."""
 
 
 def run(turn: Turn) -> dict[str, Any]:
@@ -71,8 +80,8 @@ def _left_off(connection: Connection) -> Place:
 class _Filling:
     """A run. `place`: behind which chunk it goes on.
 
-    `filled`: chunks that have a vector now; `embedded`: texts the model was given; `refused`: chunks whose
-    vector cannot be stored, which are found by their words alone.
+    `filled`: chunks that have a vector now; `embedded`: texts the model was given; `refused`: chunks that it
+    does not take, or whose vector cannot be stored: these are found by their words alone.
     """
 
     turn: Turn
@@ -94,8 +103,8 @@ class _Filling:
                 return reason
             try:
                 self._give(part)
-            except TransientError as error:
-                return f"the model does not answer: {error.message}"
+            except _OverError:
+                return self.turn.resources.trouble or "its time was up"
             self.place = part[-1].place
             if self._transact(batches.is_busy):
                 return "documents are being ingested"
@@ -122,7 +131,7 @@ class _Filling:
         hashes = {bare.chunk_id: chunk_hash(mine.embedder.model, bare.text) for bare in part}
         known: Vectors = self._transact(partial(_known, mine, part, hashes))
         new = {hashes[bare.chunk_id]: bare.text for bare in part if hashes[bare.chunk_id] not in known}
-        vectors = known | _embedded(mine, new)
+        vectors = known | self._embedded(new)
         owed = {
             chunk_id: Owed(vectors[content_hash], content_hash)
             for chunk_id, content_hash in hashes.items()
@@ -131,6 +140,21 @@ class _Filling:
         self.filled += self._transact(partial(_write, mine, part, owed))
         self.embedded += len(new)
         self.refused += len(part) - len(owed)
+
+    def _embedded(self, texts: Mapping[bytes, str]) -> Vectors:
+        """Embed texts; left out are those at which the model fails, or whose vector may not be stored.
+
+        While it is away it is asked again (worker/provider.py). Raises _OverError.
+        """
+        return _each(partial(_checked, self.turn.settings), _each(self._ask, texts))
+
+    def _ask(self, texts: Mapping[bytes, str]) -> Vectors:
+        vectors = self.turn.resources.provider.embed(list(texts.values()), self._check)
+        return {} if vectors is None else dict(zip(texts, vectors, strict=True))
+
+    def _check(self) -> None:
+        if self._is_over():
+            raise _OverError
 
     def _transact(self, question: Callable[[Connection], Any]) -> Any:
         return self.turn.resources.transact(question, _PART_SECONDS)
@@ -149,33 +173,30 @@ def _known(
     return found
 
 
-def _embedded(mine: Resources, texts: Mapping[bytes, str]) -> Vectors:
-    """Embed texts; those whose vector may not be stored are left out. Raises TransientError."""
-    vectors = mine.embedder.embed(list(texts.values())) if texts else None
-    if vectors is None:
-        return {}
+def _each(work: Callable[[Mapping[bytes, T]], Vectors], given: Mapping[bytes, T]) -> Vectors:
+    """Do it with all at once; where that fails, with each alone, but for those with which it fails again."""
     try:
-        return dict(zip(texts, _checked(mine, vectors, len(texts)), strict=True))
-    except DocumentError:
-        alone = zip(texts, vectors, strict=True)
-        return {content_hash: good for content_hash, one in alone for good in _storable(mine, one)}
+        return work(given) if given else {}
+    except _OverError:
+        raise
+    except Exception as error:  # noqa: BLE001 -- each model has its own; that it is away is none of them
+        if len(given) == 1:
+            log.debug("chunk.refused", extra={"reason": type(error).__name__})  # what it says may quote it
+            return {}
+    alone = (_each(work, {content_hash: one}) for content_hash, one in given.items())
+    return {content_hash: vector for one in alone for content_hash, vector in one.items()}
 
 
-def _storable(mine: Resources, vector: NDArray[np.floating]) -> Sequence[NDArray[np.floating]]:
-    try:
-        return list(_checked(mine, [vector], 1))
-    except DocumentError:
-        return []
-
-
-def _checked(mine: Resources, vectors: Any, count: int) -> NDArray[np.floating]:
-    settings = mine.settings
-    return checked(
-        vectors,
-        count=count,
+def _checked(settings: Settings, vectors: Mapping[bytes, NDArray[np.floating]]) -> Vectors:
+    """Give vectors as they are stored. Raises DocumentError for one that may not be."""
+    matrix: Any = list(vectors.values())
+    good = checked(
+        matrix,
+        count=len(vectors),
         dimension=settings.embedding_dimension,
         column_type=settings.embedding_type,
     )
+    return dict(zip(vectors, good, strict=True))
 
 
 def _write(mine: Resources, part: Sequence[Bare], owed: Mapping[UUID, Owed], connection: Connection) -> int:

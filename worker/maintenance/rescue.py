@@ -13,6 +13,7 @@ from worker.db.documents import Settled, move
 from worker.db.duplicates import release_duplicates
 from worker.db.engine import transaction
 from worker.maintenance.turn import Turn
+from worker.provider import AWAY
 from worker.types import Status
 
 log = logging.getLogger(__name__)
@@ -25,9 +26,11 @@ _STRANDED = (
     "d.batch_id IS NOT NULL AND NOT EXISTS"
     " (SELECT 1 FROM batches b WHERE b.batch_id = d.batch_id AND b.finished_at IS NULL)"
 )
-# What its worker's main process knew of it; where that died as well, nobody does.
+# What its worker's main process knew of it; where that died as well, nobody does. What the process itself was
+# waiting for did not end it.
 _CAUSE = (
-    "coalesce((SELECT b.trouble FROM batches b WHERE b.batch_id = d.batch_id),"
+    "coalesce((SELECT b.trouble FROM batches b"
+    " WHERE b.batch_id = d.batch_id AND NOT starts_with(b.trouble, :away)),"
     " 'not known how, its worker ended with it')"
 )
 _USED_UP = "d.attempts >= :max_attempts AND d.claimed_version = d.requested_version"
@@ -49,6 +52,7 @@ def run(turn: Turn) -> dict[str, Any]:
             " attempts = CASE WHEN d.claimed_version = d.requested_version THEN d.attempts ELSE 0 END",
             returning="d.trace, d.attempts",
             worker_lost=WORKER_LOST,
+            away=AWAY,
         )
         freed = batches.free_pending(transacted)
         release_duplicates(transacted, [document.document_id for document in failed])
@@ -94,4 +98,5 @@ def _give_up(connection: Connection, max_attempts: int) -> Sequence[Row[Any]]:
         returning="d.trace, d.attempts",
         max_attempts=max_attempts,
         worker_lost=WORKER_LOST,
+        away=AWAY,
     )

@@ -69,6 +69,8 @@ def _backlog(sample: Sample) -> Iterator[GaugeMetricFamily]:
     batches |= {(row.lane, row.state): row.batches for row in sample.batches}
     yield gauge("ingest_pauses", "Pauses: what they hold does not count as waiting.", sample.pauses)
     yield gauge("ingest_batches_unfinished", "Batches under way.", batches, "lane", "state")
+    held_up = sum(row.held_up for row in sample.batches)
+    yield gauge("ingest_batches_held_up", "Batches that say what keeps them from going on.", held_up)
     oldest = {queue.value: 0.0 for queue in QUEUE_OF.values()}
     oldest |= {QUEUE_OF[Lane(r.lane)].value: r.oldest_seconds for r in sample.batches if r.state == "queued"}
     yield gauge(

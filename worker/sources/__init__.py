@@ -50,7 +50,7 @@ def load(source_path: str, content: bytes | None, settings: Settings) -> bytes:
     """Give a document's bytes, at most MAX_DOCUMENT_BYTES of them.
 
     Raises DocumentError: "too_large", "not_found", "unreadable", "not_a_file", "outside_roots",
-    "scheme_not_allowed", "uri_not_allowed", "no_driver"; TransientError "source_unavailable".
+    "own_file", "scheme_not_allowed", "uri_not_allowed", "no_driver"; TransientError "source_unavailable".
     """
     if content is not None:
         return within(content, settings.max_document_bytes)

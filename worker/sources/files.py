@@ -3,8 +3,9 @@
 import errno
 import os
 import stat
+from collections.abc import Sequence
 from contextlib import suppress
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 from worker.errors import DocumentError, TransientError
@@ -19,10 +20,12 @@ _CHANGED = {errno.ELOOP, errno.ENOTDIR}
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 # O_PATH, which macOS lacks: a folder that may be entered need not be readable
 _FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# where Linux shows the environment of a process
+_PROCESSES = "/proc"
 
 
 def check_root(path: Path, settings: Settings) -> str:
-    """Resolve a path and hold it against ALLOWED_ROOTS. Raises DocumentError "outside_roots"."""
+    """Resolve a path and hold it against ALLOWED_ROOTS. Raises DocumentError "outside_roots", "own_file"."""
     return _placed(path, settings)[1]
 
 
@@ -50,13 +53,32 @@ def _placed(path: Path, settings: Settings) -> tuple[Path, str]:
         real = _resolved(path)
     except (OSError, ValueError):  # a loop of links, too long a name, a NUL
         raise DocumentError("unreadable", f"the path cannot be resolved: {str(path)!r}") from None
-    for root in settings.allowed_roots:
-        if _with_slash(real).startswith(_with_slash(root)):
-            return root, real
+    roots = [root for root in settings.allowed_roots if _is_below(real, root)]
+    if roots:
+        _refuse_ours(path, real, roots, settings)
+        return roots[0], real
     shown = str(path) if real == str(path) else f"{path}, which leads to {real},"
     raise DocumentError(
         "outside_roots", f"{shown} is outside ALLOWED_ROOTS; add its folder there to ingest it"
     )
+
+
+def _refuse_ours(path: Path, real: str, roots: Sequence[Path], settings: Settings) -> None:
+    """Refuse what holds passwords of ours: a search would show them. A root within such a folder is meant."""
+    dot_env, *folders = _ours(settings.data_dir)
+    kept = [folder for folder in folders if not any(_is_below(root, folder) for root in roots)]
+    if real == dot_env or any(_is_below(real, folder) for folder in kept):
+        raise DocumentError("own_file", f"{path} is ours: .env, DATA_DIR and /proc hold no documents")
+
+
+@cache
+def _ours(data_dir: Path) -> tuple[str, ...]:
+    return os.path.realpath(".env"), os.path.realpath(data_dir), _PROCESSES
+
+
+def _is_below(path: str | Path, folder: str | Path) -> bool:
+    """Tell whether a path is a folder's or the folder, both without links."""
+    return _with_slash(path).startswith(_with_slash(folder))
 
 
 def _with_slash(folder: str | Path) -> str:

@@ -6,7 +6,8 @@ from urllib.parse import SplitResult, quote, urlsplit
 
 from worker.allowlist import WEB_PORTS, AllowedHost
 from worker.errors import DocumentError
-from worker.settings import Settings, masked
+from worker.settings import Settings
+from worker.urls import hidden
 
 URI = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 
@@ -42,7 +43,7 @@ def require_allowed(uri: str, settings: Settings) -> Place:
         raise DocumentError("scheme_not_allowed", f"{scheme}:// is not in ALLOWED_URI_SCHEMES")
     parts, port = _read(uri)
     if "@" in parts.netloc or (scheme not in WEB_PORTS and _CHAIN in uri):
-        raise DocumentError("uri_not_allowed", f"{masked(uri)}: a URI may hold no login and no ::")
+        raise DocumentError("uri_not_allowed", f"{hidden(uri)}: a URI may hold no login and no ::")
     host, port = parts.hostname or "", port or WEB_PORTS.get(scheme)
     allowed = tuple(entry for entry in settings.allowed_uri_hosts if entry.covers(scheme, host, port))
     if not _HOST.fullmatch(host) or not allowed:
@@ -57,5 +58,5 @@ def _read(uri: str) -> tuple[SplitResult, int | None]:
     try:
         port = (parts := urlsplit(uri)).port
     except ValueError:  # a [ that is not closed, a port that is no number
-        raise DocumentError("uri_not_allowed", f"{masked(uri)} cannot be read") from None
+        raise DocumentError("uri_not_allowed", f"{hidden(uri)} cannot be read") from None
     return parts, port

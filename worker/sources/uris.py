@@ -5,9 +5,10 @@ A driver of fsspec connects by itself: what is held is the scheme, the host or b
 
 from worker.allowlist import WEB_PORTS
 from worker.errors import DocumentError, TransientError
-from worker.settings import Settings, masked
+from worker.settings import Settings
 from worker.sources.permission import require_allowed
 from worker.sources.size import within
+from worker.urls import hidden
 
 
 def read_uri(uri: str, settings: Settings) -> bytes:
@@ -30,12 +31,12 @@ def _read_storage(uri: str, scheme: str, limit: int) -> bytes:
     except (DocumentError, MemoryError):
         raise
     except FileNotFoundError:
-        raise DocumentError("not_found", f"there is nothing at {masked(uri)}") from None
+        raise DocumentError("not_found", f"there is nothing at {hidden(uri)}") from None
     except PermissionError:
-        raise DocumentError("unreadable", f"access to {masked(uri)} is refused") from None
+        raise DocumentError("unreadable", f"access to {hidden(uri)} is refused") from None
     except Exception as error:  # noqa: BLE001 -- each driver has its own, and says the whole URI in some
         raise TransientError(
-            "source_unavailable", f"{masked(uri)} does not answer: {type(error).__name__}"
+            "source_unavailable", f"{hidden(uri)} does not answer: {type(error).__name__}"
         ) from None
 
 

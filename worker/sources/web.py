@@ -17,9 +17,10 @@ from urllib.parse import urljoin
 
 from worker.allowlist import WEB_PORTS
 from worker.errors import DocumentError, TransientError
-from worker.settings import Settings, masked
+from worker.settings import Settings
 from worker.sources.permission import Place, require_allowed
 from worker.sources.size import too_large, up_to, within
+from worker.urls import hidden
 
 _OK, _SERVER_ERRORS = 200, 500
 _REDIRECTS, _MOST_REDIRECTS = {301, 302, 303, 307, 308}, 5
@@ -41,7 +42,7 @@ def fetch(uri: str, settings: Settings) -> bytes:
     except (OSError, HTTPException) as error:
         late = f"it takes over {settings.uri_timeout_seconds} s (URI_TIMEOUT_SECONDS)"
         said = late if time.monotonic() >= time_up else _said(error)
-        raise TransientError("source_unavailable", f"{masked(uri)} cannot be read: {said}") from None
+        raise TransientError("source_unavailable", f"{hidden(uri)} cannot be read: {said}") from None
 
 
 def _said(error: OSError | HTTPException) -> str:
@@ -54,12 +55,12 @@ def _follow(uri: str, settings: Settings, time_up: float) -> bytes:
     for _ in range(1 + _MOST_REDIRECTS):
         place = require_allowed(uri, settings)
         if place.scheme not in WEB_PORTS:
-            raise DocumentError("uri_not_allowed", f"a redirect leads from the web to {masked(uri)}")
+            raise DocumentError("uri_not_allowed", f"a redirect leads from the web to {hidden(uri)}")
         with _answer(place, time_up) as answer:
             if answer.status not in _REDIRECTS:
                 return _content(answer, uri, settings.max_document_bytes)
             uri = _joined(uri, answer.getheader("Location", ""))
-    raise DocumentError("unreadable", f"{masked(uri)} comes after {_MOST_REDIRECTS} redirects")
+    raise DocumentError("unreadable", f"{hidden(uri)} comes after {_MOST_REDIRECTS} redirects")
 
 
 def _joined(uri: str, location: str) -> str:
@@ -67,7 +68,7 @@ def _joined(uri: str, location: str) -> str:
         target = location.encode("latin-1").decode()  # http.client reads headers as Latin-1
         if len(target) <= _LONGEST_TARGET:
             return urljoin(uri, target)
-    raise DocumentError("unreadable", f"{masked(uri)} leads to what is no URI")
+    raise DocumentError("unreadable", f"{hidden(uri)} leads to what is no URI")
 
 
 @contextmanager
@@ -140,11 +141,11 @@ def _shut(link: socket.socket) -> None:
 
 def _content(answer: HTTPResponse, uri: str, limit: int) -> bytes:
     if answer.status in _MISSING:
-        raise DocumentError("not_found", f"there is nothing at {masked(uri)}")
+        raise DocumentError("not_found", f"there is nothing at {hidden(uri)}")
     if answer.status in _LATER or answer.status >= _SERVER_ERRORS:
-        raise TransientError("source_unavailable", f"{masked(uri)} answers {answer.status}")
+        raise TransientError("source_unavailable", f"{hidden(uri)} answers {answer.status}")
     if answer.status != _OK:
-        raise DocumentError("unreadable", f"{masked(uri)} answers {answer.status}")
+        raise DocumentError("unreadable", f"{hidden(uri)} answers {answer.status}")
     if (answer.length or 0) > limit:
         raise too_large(answer.length or 0, limit)
     return within(_body(answer, limit + 1), limit)

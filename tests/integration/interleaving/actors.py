@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from enum import Enum, auto
 from hashlib import sha256
-from threading import Semaphore, Thread
+from threading import Semaphore, Thread, current_thread
 from typing import Any
 from uuid import UUID
 
@@ -31,10 +31,11 @@ class KilledError(BaseException):
     """The worker is dead: nobody may catch it."""
 
 
-class Worker:
+class Worker(Thread):
     """One batch in the hands of one worker, in a thread of its own, of which one runs at a time."""
 
     def __init__(self, mine: Resources, batch_id: UUID) -> None:
+        super().__init__(daemon=True)
         self.batch_id = batch_id
         self.token: UUID | None = None
         self.outcome: dict[str, int] | BaseException | None = None
@@ -43,10 +44,9 @@ class Worker:
         self._order = Order.STEP
         self._asked = False
         self._turn, self._rest = Semaphore(0), Semaphore(0)
-        self._thread = Thread(target=self._work, daemon=True)
 
     def claim(self) -> None:
-        self._thread.start()
+        self.start()
         self._await()
 
     def go_on(self, order: Order) -> None:
@@ -59,9 +59,9 @@ class Worker:
     def _await(self) -> None:
         assert self._rest.acquire(timeout=_PATIENCE_SECONDS), "the worker neither stands nor ends"
         if self.over:
-            self._thread.join()
+            self.join()
 
-    def _work(self) -> None:
+    def run(self) -> None:
         try:
             self.outcome = ingest_batch(
                 self._mine, self.batch_id, "actor", stopping=self._stopping, report=self._report
@@ -82,8 +82,16 @@ class Worker:
         self._stand()
 
     def _stand(self) -> None:
-        if self._order is Order.END:
-            return
+        if self._order is not Order.END:
+            self._rest_until_told()
+
+    def stops(self) -> bool:
+        """Stand, also where it was told to go on to the end; tell whether it is to stop."""
+        if self._order is not Order.STOP:
+            self._rest_until_told()
+        return self._order is Order.STOP
+
+    def _rest_until_told(self) -> None:
         self._rest.release()
         self._turn.acquire()
         if self._order is Order.DIE:
@@ -99,7 +107,10 @@ class Worker:
 
 
 class Model:
-    """An embedding model: a text's vector follows from its hash. It may be away, and it refuses storms."""
+    """An embedding model: a text's vector follows from its hash. It refuses storms.
+
+    It may be away: who asks then waits for it, and stands.
+    """
 
     model = "actors"
 
@@ -107,8 +118,11 @@ class Model:
         self.away = False
 
     def embed(self, texts: Sequence[str]) -> Matrix:
-        if self.away:
-            raise TransientError("embedding_unavailable", "the provider does not answer")
+        worker = current_thread()
+        while self.away:
+            assert isinstance(worker, Worker)
+            if worker.stops():
+                raise TransientError("embedding_unavailable", "the provider does not answer")
         if any(STORM in text for text in texts):
             raise DocumentError("text_refused", "the provider takes no such text")
         return np.array([vector(text) for text in texts])

@@ -12,13 +12,13 @@ from uuid import UUID
 
 import pytest
 from hypothesis import strategies as st
-from hypothesis.stateful import precondition, rule
+from hypothesis.stateful import rule
 from sqlalchemy import text
 
 from tests.integration.interleaving.actors import Order, Worker, vector
 from tests.integration.interleaving.ledger import UNDER_WAY, rows
 from tests.integration.interleaving.producers import CANCELLED, DONE, PICK, Producers
-from tests.integration.interleaving.watched import NOTHING, SCOPES
+from tests.integration.interleaving.watched import NOTHING, SCOPES, when
 from worker import cancel_batch, pause, resume
 from worker.db import batches
 from worker.db.batches import Lease
@@ -50,8 +50,8 @@ class Interleaving(Producers):
 
     # -- workers --------------------------------------------------------------------------------------
 
-    @precondition(lambda self: len(self.workers) < MOST_WORKERS and self.state.in_state("queued"))
     @rule(pick=PICK)
+    @when(lambda self: len(self.workers) < MOST_WORKERS and self.state.in_state("queued"))
     def claim(self, pick: int) -> None:
         self._claim(pick)
 
@@ -69,13 +69,13 @@ class Interleaving(Producers):
             self.workers.append(worker)
         return worker
 
-    @precondition(lambda self: self.workers)
     @rule(pick=PICK)
+    @when(lambda self: self.workers)
     def finish(self, pick: int) -> None:
         self.go_on(pick, Order.END)
 
-    @precondition(lambda self: self.workers)
     @rule(pick=PICK, order=ORDER)
+    @when(lambda self: self.workers)
     def go_on(self, pick: int, order: Order) -> None:
         worker = self.workers[pick % len(self.workers)]
         held, before = self.has_lease(worker), rows(self.state)
@@ -90,14 +90,14 @@ class Interleaving(Producers):
         assert rows(self.state) == before, "nothing is written but in the end, and under the lease"
         assert not worker.over or (worker.killed if order is Order.DIE else worker.lost), worker.outcome
 
-    @precondition(lambda self: self.state.in_state("queued"))
     @rule(pick=PICK)
+    @when(lambda self: self.state.in_state("queued"))
     def process(self, pick: int) -> None:
         if len(self.workers) < MOST_WORKERS and not (worker := self._claim(pick)).over:
             self.go_on(self.workers.index(worker), Order.END)
 
-    @precondition(lambda self: self.state.batches)
     @rule(pick=PICK)
+    @when(lambda self: self.state.batches)
     def a_message_comes_again(self, pick: int) -> None:
         claimed = self.state.in_state("running", "finished", "abandoned", "cancelled")
         before = rows(self.state)
@@ -106,8 +106,8 @@ class Interleaving(Producers):
                 assert ingest_batch(self.mine, batch.batch_id, "again") is None
         assert rows(self.state) == before
 
-    @precondition(lambda self: self.workers)
     @rule(pick=PICK)
+    @when(lambda self: self.workers)
     def renew(self, pick: int) -> None:
         worker = self.workers[pick % len(self.workers)]
         assert worker.token
@@ -126,8 +126,8 @@ class Interleaving(Producers):
 
     # -- time, and what others do ---------------------------------------------------------------------
 
-    @precondition(lambda self: self.workers)
     @rule(pick=PICK)
+    @when(lambda self: self.state.in_state("running"))
     def a_lease_runs_out(self, pick: int) -> None:
         running = self.state.in_state("running")
         with self.step():
@@ -164,8 +164,8 @@ class Interleaving(Producers):
             assert pause(**what) == (one not in self.pauses)
             self.pauses.add(one)
 
-    @precondition(lambda self: self.pauses)
     @rule(what=st.sampled_from(TARGETS))
+    @when(lambda self: self.pauses)
     def resume(self, what: dict[str, Any]) -> None:
         one = (what.get("tenant"), what.get("project"), what.get("lane"))
         with self.step():
@@ -173,8 +173,8 @@ class Interleaving(Producers):
             self.pauses.discard(one)
             assert resume(**what) == known
 
-    @precondition(lambda self: self.state.in_state(*UNDER_WAY))
     @rule(pick=PICK, requeue=st.booleans())
+    @when(lambda self: self.state.in_state(*UNDER_WAY))
     def cancel_batch(self, pick: int, requeue: bool) -> None:
         under_way = self.state.in_state(*UNDER_WAY)
         batch_id = under_way[pick % len(under_way)].batch_id
@@ -182,8 +182,8 @@ class Interleaving(Producers):
             cancel_batch(batch_id, requeue=requeue)
         assert self.state.batches[batch_id].state == "cancelled"
 
-    @precondition(lambda self: self._deleted())
     @rule()
+    @when(lambda self: self._deleted())
     def purge(self) -> None:
         with self.step():
             self.tell("UPDATE documents SET deleted_at = deleted_at - interval '31 days'")
@@ -191,13 +191,13 @@ class Interleaving(Producers):
             run_chore(self.mine, "purge")
         assert not self._deleted()
 
-    @precondition(lambda self: self.workers)
     @rule(away=st.booleans())
+    @when(lambda self: self.workers)
     def the_provider(self, away: bool) -> None:
         self.model.away = away
 
-    @precondition(lambda self: len(self.state.documents) > MOST_WORKERS)
     @rule(chore=st.sampled_from(("seal", "compact")))
+    @when(lambda self: len(self.state.documents) > MOST_WORKERS)
     def tidy(self, chore: str) -> None:
         before = rows(self.state)
         with self.step():

@@ -5,12 +5,12 @@ from pathlib import Path
 from uuid import UUID
 
 from hypothesis import strategies as st
-from hypothesis.stateful import precondition, rule
+from hypothesis.stateful import rule
 
 from tests.integration.interleaving import ledger
 from tests.integration.interleaving.actors import STORM, vector
 from tests.integration.interleaving.ledger import Doc
-from tests.integration.interleaving.watched import FILE, SCOPES, Scope, Watched, wanted
+from tests.integration.interleaving.watched import FILE, SCOPES, Scope, Watched, wanted, when
 from worker import Document, GivenChunk, GivenDocument, delete, load, restore, submit
 from worker.db.engine import transaction
 from worker.producer import cancel, retry
@@ -98,15 +98,15 @@ class Producers(Watched):
         assert done.completed + done.duplicate + done.skipped + done.unchanged == 1
         assert not done.unchanged or before is not None
 
-    @precondition(lambda self: self.files)
     @rule(scope=SCOPE)
+    @when(lambda self: self.files)
     def lose_a_file(self, scope: Scope) -> None:
         path = self.path_of(scope, FILE)
         if path in self.files:
             Path(path).unlink(missing_ok=True)
 
-    @precondition(lambda self: any(doc.status not in SETTLED for doc in self.state.live()))
     @rule(scope=SCOPE, name=st.none() | NAME)
+    @when(lambda self: any(doc.status not in SETTLED for doc in self.state.live()))
     def cancel(self, scope: Scope, name: str | None) -> None:
         before = self.state
         chosen = self._chosen(scope, name)
@@ -116,8 +116,8 @@ class Producers(Watched):
         assert count == len([one for one in cancelled if before.documents[one].status != "cancelled"])
         assert not [one for one in chosen if self.state.documents[one].status in {"pending", "processing"}]
 
-    @precondition(lambda self: any(doc.status in {"failed", "cancelled"} for doc in self.state.live()))
     @rule(scope=SCOPE, name=st.none() | NAME)
+    @when(lambda self: any(doc.status in {"failed", "cancelled"} for doc in self.state.live()))
     def retry(self, scope: Scope, name: str | None) -> None:
         chosen = self._chosen(scope, name)
         with self.step(RETRIED, lambda doc: doc.document_id in chosen):
@@ -139,8 +139,8 @@ class Producers(Watched):
     def _deleted(self) -> list[Doc]:
         return [doc for doc in self.state.documents.values() if doc.deleted]
 
-    @precondition(lambda self: self._deleted())
     @rule(pick=PICK)
+    @when(lambda self: self._deleted())
     def restore(self, pick: int) -> None:
         doc = self._deleted()[pick % len(self._deleted())]
         free = not [other for other in self.state.live() if other.key == doc.key]

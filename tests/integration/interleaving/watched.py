@@ -5,6 +5,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol
 from uuid import UUID
@@ -57,6 +58,24 @@ def wanted(content: str, *, loaded: bool = False) -> Wanted:
 
 def nobody(_doc: Doc) -> bool:
     return False
+
+
+def when(condition: Callable[[Any], Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Have a rule do nothing where there is nothing to do.
+
+    No `precondition`: which rule is drawn must not depend on what is stored. Of documents that became ready
+    in one transaction any may come first, and Hypothesis, which goes the same way again, would call it flaky.
+    """
+
+    def conditional(do: Callable[..., None]) -> Callable[..., None]:
+        @wraps(do)
+        def run(self: Any, *drawn: Any, **named: Any) -> None:
+            if condition(self):
+                do(self, *drawn, **named)
+
+        return run
+
+    return conditional
 
 
 class Watched(RuleBasedStateMachine):
