@@ -1,7 +1,6 @@
 """Searches, timed: one after the other in this process, or by several clients at once, a process each."""
 
 import math
-import multiprocessing
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -12,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.beside import context
 from benchmarks.ready import Clustered
 from worker.errors import NoAnswerError
 from worker.queries import Query, read_query
@@ -107,9 +107,8 @@ def ask_together(settings: Settings, shares: Sequence[Sequence[Query]]) -> Crowd
 
     The first WARM_UP of each are not counted.
     """
-    context = multiprocessing.get_context("spawn")
-    barrier = context.Barrier(len(shares), timeout=START_SECONDS)
-    with ProcessPoolExecutor(len(shares), context, _share, (barrier,)) as pool:
+    barrier = context().Barrier(len(shares), timeout=START_SECONDS)
+    with ProcessPoolExecutor(len(shares), context(), _share, (barrier,)) as pool:
         found = [client.result() for client in [pool.submit(_client, settings, mine) for mine in shares]]
     taken = [seconds for _, _, mine in found for seconds in mine]
     begun, ended = min(begun for begun, _, _ in found), max(ended for _, ended, _ in found)

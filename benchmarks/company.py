@@ -1,6 +1,5 @@
 """Processes that work beside what is measured: ingestion at what backpressure lets through, and chores."""
 
-import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -9,6 +8,7 @@ from multiprocessing.synchronize import Event
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
+from benchmarks.beside import context
 from benchmarks.ready import BATCH_ROWS, CENTRES, ReadyWriter
 from worker.db import segments
 from worker.db.engine import transaction
@@ -23,9 +23,8 @@ Work = Callable[[Settings, Event], None]
 @contextmanager
 def company(settings: Settings, works: Sequence[Work]) -> Iterator[None]:
     """Do these works in a process each, meanwhile."""
-    context = multiprocessing.get_context("spawn")
-    over = context.Event()
-    others = [context.Process(target=work, args=(settings, over)) for work in works]
+    over = context().Event()
+    others = [context().Process(target=work, args=(settings, over)) for work in works]
     for other in others:
         other.start()
     try:

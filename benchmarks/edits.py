@@ -61,7 +61,7 @@ def run(scale: float) -> Report:
         report = Report("edits", stack.versions(), stack.shown_settings())
         ours = _boundaries(report, stack.settings.chunk_size, edits)
         if judged := collection.scifact():
-            _retrieval(report, judged, SIZES if scale >= SMOKE else SIZES[:1])
+            _retrieval(report, judged, *((SIZES, None) if scale >= SMOKE else (SIZES[:1], FEWEST)))
         with stack.workers(1):
             _round(stack, FEWEST)  # loads the model
             rounds = quietest(lambda: _round(stack, chunks), scale)
@@ -80,12 +80,14 @@ def run(scale: float) -> Report:
     return report
 
 
-def _retrieval(report: Report, judged: collection.Collection, sizes: Sequence[int]) -> None:
+def _retrieval(
+    report: Report, judged: collection.Collection, sizes: Sequence[int], queries: int | None
+) -> None:
     """Compare what is found with both boundaries, at several sizes."""
     rows = []
     for size in sizes:
-        greedy_chunks, greedy = scifact.judge(judged, _greedy, size)
-        our_chunks, ours = scifact.judge(judged, _ours, size)
+        greedy_chunks, greedy = scifact.judge(judged, _greedy, size, queries)
+        our_chunks, ours = scifact.judge(judged, _ours, size, queries)
         rows.append((size, greedy_chunks, round(greedy, 4), our_chunks, round(ours, 4)))
         report.demands.append(Demand(f"SciFact nDCG@10, chunks of {size}, ours / greedy", 1.0, ours / greedy))
     columns = ("CHUNK_SIZE", "greedy: chunks", "greedy: nDCG@10", "ours: chunks", "ours: nDCG@10")

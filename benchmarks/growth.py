@@ -14,7 +14,7 @@ from benchmarks.ours import READY, TENANT, compact, drawn, sealing, sustained
 from benchmarks.peer_runs import STORES, Load, Rows
 from benchmarks.ready import BATCH_ROWS, ReadyWriter
 from benchmarks.report import Demand, Report
-from benchmarks.rounds import Watch
+from benchmarks.rounds import Watch, dimension_at
 from benchmarks.stack import Stack, running_stack
 from worker.lifecycle import collect_garbage_rarely
 from worker.resources import Resources
@@ -32,7 +32,8 @@ def run(scale: float) -> Report:
         max(2, round(BLOCKS * min(1, 10 * scale))),
         BATCH_ROWS * max(1, round(BLOCK_BATCHES * scale)),
     )
-    with running_stack(**READY) as stack:
+    space = {"EMBEDDING_DIMENSION": str(dimension_at(scale, DIMENSION))}
+    with running_stack(**(READY | space)) as stack:
         report = Report(NAME, stack.versions(), stack.shown_settings())
         _ours(report, stack, blocks, rows)
         if peer_runs.installed():
@@ -50,7 +51,7 @@ def _ours(report: Report, stack: Stack, blocks: int, rows: int) -> None:
         writer = ReadyWriter(resources, TENANT, NAME)
         measured = []
         for number in range(blocks):
-            batches = drawn(DIMENSION, NAME, rows, number * rows)
+            batches = drawn(stack.settings.embedding_dimension, NAME, rows, number * rows)
             with Watch() as watch:
                 seconds = sustained(writer, batches, sealer)
             measured.append(((number + 1) * rows, round(rows / seconds), f"{watch.others:.0%}"))

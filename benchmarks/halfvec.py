@@ -27,7 +27,7 @@ from benchmarks.ours import (
 )
 from benchmarks.ready import BATCH_ROWS, Clustered, ReadyWriter, place_of
 from benchmarks.report import Demand, Report
-from benchmarks.rounds import SMOKE, Watch
+from benchmarks.rounds import SMOKE, Watch, dimension_at
 from benchmarks.stack import Stack, running_stack
 from benchmarks.stored import sizes
 from worker.queries import Query, read_query
@@ -55,9 +55,9 @@ class Round:
 
 
 def run(scale: float) -> Report:
-    queries = max(10, round(QUERIES * scale))
-    asked = Clustered(DIMENSION).draw(queries, seed=0)
-    batches = drawn(DIMENSION, NAME, round(ROWS * scale))
+    queries, dimension = max(10, round(QUERIES * scale)), dimension_at(scale, DIMENSION)
+    asked = Clustered(dimension).draw(queries, seed=0)
+    batches = drawn(dimension, NAME, round(ROWS * scale))
     most = max(1, round(BURST_ROWS * scale / BATCH_ROWS))
     true = exact(np.concatenate(batches), asked)
     with running_stack(**READY) as stack:
@@ -66,7 +66,7 @@ def run(scale: float) -> Report:
         for number in range(ROUNDS if scale >= SMOKE else 1):
             for kind in sorted(EmbeddingType, reverse=bool(number % 2)):
                 rounds[kind].append(_round(stack, kind, batches, most, asked, true))
-    _report(report, rounds)
+    _report(report, dimension, rounds)
     report.figures |= {"rows": sum(map(len, batches)), "queries": queries}
     return report
 
@@ -86,7 +86,7 @@ def _round(
     asked: NDArray[np.float32],
     true: list[set[int]],
 ) -> Round:
-    settings = {"embedding_dimension": DIMENSION, "embedding_type": kind}
+    settings = {"embedding_dimension": asked.shape[1], "embedding_type": kind}
     with Watch() as watch:
         with own_database(stack, "burst", max_unsealed_rows=UNBOUNDED, **settings) as resources:
             first = burst(ReadyWriter(resources, TENANT, NAME), batches[:most])
@@ -120,13 +120,13 @@ def _query(vector: NDArray[np.float32]) -> Query:
     return read_query(vector=vector, tenant=TENANT, k=K)
 
 
-def _report(report: Report, rounds: dict[EmbeddingType, list[Round]]) -> None:
+def _report(report: Report, dimension: int, rounds: dict[EmbeddingType, list[Round]]) -> None:
     columns = (
         "type", "burst rows/s", "sealed rows/s", "bytes a row", "index bytes a row", "p50 ms", "p95 ms",
         f"recall@{K}", "others' load",
     )  # fmt: skip
     report.table(
-        f"{DIMENSION} dimensions", columns, [(kind.value, *_medians(of)) for kind, of in rounds.items()]
+        f"{dimension} dimensions", columns, [(kind.value, *_medians(of)) for kind, of in rounds.items()]
     )
     recalls = {kind: median(r.recall for r in of) for kind, of in rounds.items()}
     kept = recalls[EmbeddingType.HALFVEC] / recalls[EmbeddingType.VECTOR]

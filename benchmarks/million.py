@@ -30,7 +30,7 @@ from benchmarks.company import rows_written, times_sealed, visible_segments
 from benchmarks.ours import READY, TENANT, UNBOUNDED, batches_of, own_database
 from benchmarks.ready import BATCH_ROWS, CHUNKS, Clustered, ReadyWriter, batch_vectors
 from benchmarks.report import Demand, Report, say
-from benchmarks.rounds import SMOKE
+from benchmarks.rounds import SMOKE, dimension_at
 from benchmarks.stack import Stack, running_stack, with_search_role
 from benchmarks.stored import settle_down, sizes
 from benchmarks.truth import Truth
@@ -108,7 +108,7 @@ def _data(scale: float) -> Data:
     """Draw the queries, and compare them with everything."""
     rows = BATCH_ROWS * batches_of(round(ROWS * scale))
     centres = max(1, rows // ROWS_A_CENTRE)
-    vectors = Clustered(DIMENSION, centres)
+    vectors = Clustered(dimension_at(scale, DIMENSION), centres)
     parts = partial(_part, scale=scale)
     queries = list(islice(nearest_to(vectors, tenant=TENANT, k=K), parts(QUERIES)))
     truth = Truth.of([query.vector or () for query in queries], K)
@@ -132,7 +132,7 @@ class _Type:
     def measure(self) -> None:
         """Build, search, and drop it all."""
         building = {
-            "embedding_dimension": DIMENSION,
+            "embedding_dimension": self._data.vectors.dimension,
             "embedding_type": self._kind,
             "segment_rows": self._data.rows,
             "max_unsealed_rows": UNBOUNDED,

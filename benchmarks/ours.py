@@ -1,6 +1,5 @@
 """Our side of a comparison: ready rows into the open segment, and another process that seals beside."""
 
-import multiprocessing
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
+from benchmarks.beside import context
 from benchmarks.ready import BATCH_ROWS, Clustered, ReadyWriter, batch_vectors
 from benchmarks.stack import Stack
 from worker.db import segments
@@ -99,9 +99,8 @@ class Sealer:
 @contextmanager
 def sealing(settings: Settings) -> Iterator[Sealer]:
     """Seal in another process during the block."""
-    context = multiprocessing.get_context("spawn")
-    ready, rest, over = context.Event(), context.Event(), context.Event()
-    process = context.Process(target=_seal, args=(settings, ready, rest, over))
+    ready, rest, over = context().Event(), context().Event(), context().Event()
+    process = context().Process(target=_seal, args=(settings, ready, rest, over))
     process.start()
     try:
         if not ready.wait(60):

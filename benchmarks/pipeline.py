@@ -5,7 +5,6 @@ is enough of it and no vector is reused; the model alone embeds each tenant's di
 pipeline does. Loading the model is not timed. The rounds alternate.
 """
 
-import multiprocessing
 import sys
 import time
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks import corpus
+from benchmarks.beside import context
 from benchmarks.report import Demand, Report
 from benchmarks.rounds import Watch, quietest
 from benchmarks.stack import Stack, running_stack
@@ -96,9 +96,8 @@ def model_alone(texts: list[str], times: int, batch: int, *, packaged: bool = Fa
 
     `packaged`: by the call that the model's package offers, not by our adapter.
     """
-    context = multiprocessing.get_context("spawn")
-    barrier = context.Barrier(PROCESSES, timeout=300)
-    with ProcessPoolExecutor(PROCESSES, context, _share, (barrier,)) as pool:
+    barrier = context().Barrier(PROCESSES, timeout=300)
+    with ProcessPoolExecutor(PROCESSES, context(), _share, (barrier,)) as pool:
         shares = [pool.submit(_embed, texts[n::PROCESSES], times, batch, packaged) for n in range(PROCESSES)]
         found = [share.result() for share in shares]
     return max(seconds for seconds, _ in found), sum(cpu_seconds for _, cpu_seconds in found)

@@ -5,12 +5,15 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.report import scale
+from benchmarks.rounds import SMOKE
 from worker.db.submissions import ensure_scope
 from worker.load_slice import SliceLoader
 from worker.resources import Resources
 from worker.types import GivenChunk, GivenDocument
 
-DOCUMENTS, CHUNKS = 128, 20  # a batch
+# A batch; a small one where no figure is worth the time.
+DOCUMENTS, CHUNKS = 128 if scale() >= SMOKE else 16, 20
 BATCH_ROWS = DOCUMENTS * CHUNKS
 WORDS = "vector index segment chunk document search worker lease batch query " * 10
 # Embeddings of texts lie together by subject, and few directions tell most of them apart: the variance of
@@ -25,6 +28,11 @@ class Clustered:
     def __init__(self, dimension: int, centres: int = CENTRES) -> None:
         self._scale = np.arange(1, dimension + 1) ** (-FALL / 2)
         self._centres = np.random.default_rng(7).standard_normal((centres, dimension))
+
+    @property
+    def dimension(self) -> int:
+        """Give how many numbers a vector has."""
+        return len(self._scale)
 
     def draw(self, count: int, seed: int) -> NDArray[np.float32]:
         """Draw `count` vectors."""

@@ -4,6 +4,7 @@ nDCG@10 with the grades of `$CORPORA/ir/scifact`, exact search.
 """
 
 from collections.abc import Callable, Sequence
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,15 +18,22 @@ K = 10
 Splitter = Callable[[str, FileType, int], list[Span]]
 
 
-def judge(collection: Collection, split: Splitter, size: int) -> tuple[int, float]:
-    """Give (chunks, nDCG@10) of the abstracts cut into chunks of at most `size` characters."""
+def judge(
+    collection: Collection, split: Splitter, size: int, queries: int | None = None
+) -> tuple[int, float]:
+    """Give (chunks, nDCG@10) of the abstracts cut into chunks of at most `size` characters.
+
+    `queries`: how many of the first are asked, of the abstracts judged for them alone; all by default.
+    """
+    grades, asked = dict(islice(collection.grades().items(), queries)), dict(collection.queries())
+    judged_ones = {name for judged in grades.values() for name in judged}
     names, texts, owners = [], [], []
-    for number, (name, text) in enumerate(collection.documents()):
+    documents = [one for one in collection.documents() if queries is None or one[0] in judged_ones]
+    for number, (name, text) in enumerate(documents):
         names.append(name)
         for span in split(text, FileType.TEXT, size):
             texts.append(span.text)
             owners.append(number)
-    grades, asked = collection.grades(), dict(collection.queries())
     best = _best([asked[query] for query in grades], texts, owners)
     gains = [
         ndcg([judged.get(names[place], 0) for place in top], judged.values(), K)

@@ -34,7 +34,7 @@ from worker.settings import Settings
 
 NAME = "vacuum"
 DIMENSIONS = (256, 1536)
-ROWS = (5_120, 20_480, 51_200)
+ROWS, FEWEST = (5_120, 20_480, 51_200), 2_560
 SHARES = (0.01, 0.02, 0.05, 0.1, 0.3)
 NEVER_FULL = 10_000_000  # rows
 LEAST_SHARE = 0.1  # twice the share from which on the chore builds anew
@@ -53,12 +53,13 @@ class Worn(NamedTuple):
 def run(scale: float) -> Report:
     whole = scale >= SMOKE
     cases = itertools.product(DIMENSIONS if whole else DIMENSIONS[:1], ROWS if whole else ROWS[:1])
+    shares = SHARES if whole else SHARES[-1:]
     with running_stack(**READY) as stack:
         report = Report(NAME, stack.versions(), stack.shown_settings())
         found = [
             worn
             for dimension, rows in cases
-            for worn in _compare(stack, dimension, round(rows * min(scale, 1)), SHARES if whole else (0.3,))
+            for worn in _compare(stack, dimension, max(FEWEST, round(rows * min(scale, 1))), shares)
         ]
     columns = ("dimensions", "rows", "dead", "VACUUM, CPU s", "anew, CPU s", "anew / VACUUM")
     report.table("a worn leaf", columns, [_shown(worn) for worn in found])

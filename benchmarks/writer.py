@@ -50,6 +50,7 @@ DIMENSIONS = (256, 1536)
 DEMANDED = 0.85
 BATCHES = 24
 CHUNKS_A_DOCUMENT = 20
+BYTES = 4e6
 READ_BYTES = 1 << 20
 NUMBERS = count(1)
 
@@ -122,7 +123,7 @@ def _dimension(stack: Stack, dimension: int, scale: float) -> list[Round]:
     migrate(settings)
     resources = Resources(settings)
     try:
-        sides = Sides(resources, _pieces(settings.batch_documents, settings))
+        sides = Sides(resources, _pieces(settings.batch_documents, settings, scale))
         sides.alternate(2)  # connections, catalogue caches
         collect_garbage_rarely()  # as in a pool process
         return quietest(lambda: sides.alternate(max(2, round(BATCHES * scale))), scale)
@@ -130,9 +131,10 @@ def _dimension(stack: Stack, dimension: int, scale: float) -> list[Round]:
         resources.close()
 
 
-def _pieces(documents_a_batch: int, settings: Any) -> list[list[Piece]]:
+def _pieces(documents_a_batch: int, settings: Any, scale: float) -> list[list[Piece]]:
     """Cut the corpus into one batch's documents, of equal numbers of chunks with texts that differ."""
-    cut = corpus.pieces(corpus.files(4e6), size=settings.chunk_size, overlap=settings.chunk_overlap)
+    files = corpus.files(BYTES * min(1, 10 * scale))
+    cut = corpus.pieces(files, size=settings.chunk_size, overlap=settings.chunk_overlap)
     flat = {piece.text: piece for piece in chain.from_iterable(cut)}
     pieces = iter(flat.values())
     wanted = min(documents_a_batch, len(flat) // CHUNKS_A_DOCUMENT)

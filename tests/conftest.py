@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -101,10 +102,33 @@ def new_database(
 
 
 @pytest.fixture(scope="session")
+def copied(
+    new_database: Callable[[str | None], str], administrate: Callable[[str], None]
+) -> Callable[[str], AbstractContextManager[str]]:
+    """Have a copy of a database for a while; its URL."""
+
+    @contextmanager
+    def have(template: str) -> Iterator[str]:
+        url = new_database(template)
+        yield url
+        # A thousand of them would take 12 GB of the machine.
+        administrate(f"DROP DATABASE {driver_url(SecretStr(url)).database} WITH (FORCE)")
+
+    return have
+
+
+@pytest.fixture(scope="session")
 def template(new_database: Callable[[str | None], str], valkey: RunningValkey) -> str:
     url = new_database(None)
     migrate(read_settings(database_url=url, broker_url=valkey.url))
     return driver_url(SecretStr(url)).database or ""
+
+
+@pytest.fixture
+def database(copied: Callable[[str], AbstractContextManager[str]], template: str) -> Iterator[str]:
+    """Where the database of the test is."""
+    with copied(template) as url:
+        yield url
 
 
 @pytest.fixture
@@ -116,15 +140,12 @@ def environment() -> dict[str, str]:
 @pytest.fixture
 def settings(
     environment: dict[str, str],
-    new_database: Callable[[str | None], str],
-    administrate: Callable[[str], None],
-    template: str,
+    database: str,
     valkey: RunningValkey,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Settings]:
     """Settings of a migrated, empty database and an empty broker; also what `load_settings` gives."""
-    database = new_database(template)
     usual = {
         "DATABASE_URL": database,
         "BROKER_URL": valkey.url,
@@ -142,8 +163,6 @@ def settings(
     yield load_settings()
     close_resources()
     load_settings.cache_clear()
-    # A thousand of them would take 12 GB of the machine.
-    administrate(f"DROP DATABASE {driver_url(SecretStr(database)).database} WITH (FORCE)")
 
 
 @pytest.fixture

@@ -228,4 +228,5 @@ def check_call(call: ast.Call, names: dict[str, Any]) -> None:
 def test_what_ci_runs_is_what_the_readme_says() -> None:
     script = (ROOT / ".ci/run").read_text()
     assert subprocess.run(["bash", "-n"], input=script, text=True, check=False).returncode == 0
-    assert {"make lint types", "make test COVERAGE="} <= set(script.splitlines())
+    verbs = "make --jobs=2 --output-sync lint types audit alerts"
+    assert {verbs, "make test COVERAGE="} <= set(script.splitlines())

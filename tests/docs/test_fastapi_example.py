@@ -13,6 +13,7 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import Connection, text
 
+from tests.forks import Forks
 from tests.workers.nodes import start_broker, start_worker
 from worker import delete
 from worker.embedded import RunningValkey
@@ -52,8 +53,8 @@ def put(client: TestClient) -> Submit:
 
 
 @pytest.fixture
-def _search_worker(settings: Settings, tmp_path: Path) -> Iterator[None]:
-    node = start_worker("search", tmp_path)
+def _search_worker(settings: Settings, tmp_path: Path, forks: Forks) -> Iterator[None]:
+    node = start_worker(forks, "search", tmp_path)
     yield
     node.teardown()
 

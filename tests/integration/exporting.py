@@ -14,8 +14,9 @@ from urllib.error import HTTPError
 from urllib.request import urlopen
 
 from prometheus_client.parser import text_string_to_metric_families
+from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
-from tests.conftest import command
+from tests.forks import Fork, Forks
 
 # As workers do it, in one process: documents of every outcome, a chore, and searches.
 WORK = """
@@ -60,29 +61,24 @@ input()
 
 
 @contextmanager
-def running(**environment: str) -> Iterator[str]:
+def running(forks: Forks, folder: Path, **environment: str) -> Iterator[str]:
     """Run an exporter on a port of its own; gives its address."""
-    exporter = subprocess.Popen(
-        command("exporter"),
-        stderr=subprocess.PIPE,
-        env={**os.environ, **environment},
-        text=True,
-    )
+    exporter, address = start(forks, folder / "exporter.log", **environment)
     try:
-        yield address_of(exporter)
+        yield address
     finally:
         exporter.terminate()
-        exporter.communicate(timeout=30)
-    assert exporter.returncode == 0
+    assert exporter.wait() == 0
 
 
-def address_of(exporter: "subprocess.Popen[str]") -> str:
-    """Wait until it says where it listens."""
-    assert exporter.stderr is not None
-    said = exporter.stderr.readline()
-    found = re.search(r"exporter\.ready address=(\S+) port=(\d+)", said)
-    assert found, said + exporter.stderr.read()
-    return f"http://{found[1]}:{found[2]}"
+def start(forks: Forks, log: Path, **environment: str) -> tuple[Fork, str]:
+    """Start an exporter; gives its address when it has said where it listens."""
+    exporter = forks.start(["exporter"], log.parent, {**os.environ, **environment}, {"stderr": log})
+    wait = Retrying(stop=stop_after_delay(60), wait=wait_fixed(0.02), retry=retry_if_result(bool))
+    wait(lambda: exporter.poll() is None and "exporter.ready" not in log.read_text())
+    found = re.search(r"exporter\.ready address=(\S+) port=(\d+)", log.read_text())
+    assert found, log.read_text()
+    return exporter, f"http://{found[1]}:{found[2]}"
 
 
 @contextmanager

@@ -2,11 +2,13 @@
 
 import json
 import os
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
+
+from tests.forks import Forks
 
 ROOT = Path(__file__).parents[2]
 
@@ -15,11 +17,26 @@ NAMES = [
     "pipeline", "writer", "rerun", "memory", "edits", "sealing", "halfvec", "growth", "million", "hybrid",
     "filtered", "overhead", "vacuum", "recall", "chores", "priority", "exporter", "soak",
 ]  # fmt: skip
+SECONDS = 240
+Benchmark = Callable[..., CompletedProcess[str]]
+
+
+@pytest.fixture
+def benchmark(forks: Forks, tmp_path: Path) -> Benchmark:
+    """Run a benchmark as on a machine without the peers."""
+
+    def run(name: str, **more: str) -> "CompletedProcess[str]":
+        usual = {"SCALE": "0.002", "OUT": str(tmp_path), "PEERS_VENV": str(tmp_path / "none")}
+        environment = {**os.environ, **usual, **more}
+        done = forks.run([name], b"", ROOT, environment, module="benchmarks", timeout=SECONDS)
+        return CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+
+    return run
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_benchmark_leaves_its_figures(name: str, tmp_path: Path) -> None:
-    run = benchmark(name, tmp_path)
+def test_a_benchmark_leaves_its_figures(name: str, tmp_path: Path, benchmark: Benchmark) -> None:
+    run = benchmark(name)
     assert run.returncode in (0, 1), run.stderr  # 1: a demand does not hold, as is to be expected here
     assert "Traceback" not in run.stderr, run.stderr
     found = json.loads((tmp_path / f"{name}.json").read_text())
@@ -35,14 +52,14 @@ def test_a_benchmark_leaves_its_figures(name: str, tmp_path: Path) -> None:
         assert isinstance(demand["holds"], bool)
 
 
-def test_any_judged_collection_is_measured(tmp_path: Path) -> None:
+def test_any_judged_collection_is_measured(tmp_path: Path, benchmark: Benchmark) -> None:
     words = ("apple", "harbour", "telescope", "bread", "galaxy", "captain")
     write(
         tmp_path / "docs.jsonl", [{"id": word, "title": word, "text": f"About the {word}."} for word in words]
     )
     write(tmp_path / "queries.jsonl", [{"id": f"q{word}", "text": word} for word in words])
     (tmp_path / "qrels.tsv").write_text("".join(f"q{word}\t{word}\t1\n" for word in words))
-    run = benchmark("quality", tmp_path, JUDGED=str(tmp_path), CORPORA=str(tmp_path), SCALE="1")
+    run = benchmark("quality", JUDGED=str(tmp_path), CORPORA=str(tmp_path), SCALE="1")
     assert run.returncode == 0, run.stderr
     [rows] = json.loads((tmp_path / "quality.json").read_text())["figures"].values()
     assert [row["mode"] for row in rows] == ["vector", "keyword", "hybrid", "hybrid, RRF"]
@@ -50,8 +67,8 @@ def test_any_judged_collection_is_measured(tmp_path: Path) -> None:
     assert {(row["failed"], row["late"]) for row in rows} == {(0, 0)}
 
 
-def test_what_a_line_of_the_log_costs_is_measured(tmp_path: Path) -> None:
-    run = benchmark("logs", tmp_path)
+def test_what_a_line_of_the_log_costs_is_measured(tmp_path: Path, benchmark: Benchmark) -> None:
+    run = benchmark("logs")
     assert run.returncode in (0, 1), run.stderr
     [rows] = json.loads((tmp_path / "logs.json").read_text())["figures"].values()
     assert len(rows) == 4
@@ -62,38 +79,24 @@ def write(path: Path, records: list[dict[str, str]]) -> None:
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
 
 
-def test_without_a_judged_collection_it_says_which_are_meant(tmp_path: Path) -> None:
-    run = benchmark("quality", tmp_path, CORPORA=str(tmp_path), JUDGED="")
+def test_without_a_judged_collection_it_says_which_are_meant(tmp_path: Path, benchmark: Benchmark) -> None:
+    run = benchmark("quality", CORPORA=str(tmp_path), JUDGED="")
     assert run.returncode == 2
     assert "set CORPORA, which has ir/scifact, or JUDGED" in run.stderr
-    run = benchmark("quality", tmp_path, JUDGED=str(tmp_path))
+    run = benchmark("quality", JUDGED=str(tmp_path))
     assert run.returncode == 2
     assert "no docs.jsonl, no queries.jsonl, no qrels_test.tsv or qrels.tsv" in run.stderr
 
 
-def test_a_benchmark_nobody_wrote_is_refused(tmp_path: Path) -> None:
-    run = benchmark("nothing", tmp_path)
+def test_a_benchmark_nobody_wrote_is_refused(benchmark: Benchmark) -> None:
+    run = benchmark("nothing")
     assert run.returncode == 2
     assert "pipeline" in run.stderr
 
 
-def test_without_the_peers_nothing_is_compared_with_them(tmp_path: Path) -> None:
-    run = benchmark("peers", tmp_path)
+def test_without_the_peers_nothing_is_compared_with_them(benchmark: Benchmark) -> None:
+    run = benchmark("peers")
     assert run.returncode == 2
     assert run.stderr.splitlines() == [
         "the peers are not installed: run `make bench NAME=peers`, which installs them"
     ]
-
-
-def benchmark(name: str, out: Path, **more: str) -> "subprocess.CompletedProcess[str]":
-    """Run a benchmark as on a machine without the peers."""
-    environment = {**os.environ, "SCALE": "0.002", "OUT": str(out), "PEERS_VENV": str(out / "none"), **more}
-    return subprocess.run(
-        [sys.executable, "-m", "benchmarks", name],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )

@@ -3,8 +3,6 @@
 import json
 import os
 import random
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +16,7 @@ from benchmarks.chaos.embedded import Embedded
 from benchmarks.chaos.faults import deck, kinds
 from benchmarks.chaos.invariants import ABANDONED, LEASES, SETS, TRIGGERS
 from benchmarks.chaos.script import Operation, Script
+from tests.forks import Forks
 from worker import Document, submit
 
 ROOT = Path(__file__).parents[2]
@@ -25,19 +24,12 @@ NONE_OF = {"lost", "duplicated", "stuck", "not as undisturbed", "invariants viol
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def found(tmp_path_factory: pytest.TempPathFactory, forks: Forks) -> dict[str, Any]:
     out = tmp_path_factory.mktemp("chaos")
-    run = subprocess.run(
-        [sys.executable, "-m", "benchmarks", "chaos"],
-        cwd=ROOT,
-        env={**os.environ, "OUT": str(out), "SEED": "11", "MINUTES": "0.4", "FAULTS": "4"},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert "Traceback" not in run.stderr, run.stderr
-    assert run.returncode == 1, run.stderr  # so few faults are not of as many kinds as is demanded
+    environment = {**os.environ, "OUT": str(out), "SEED": "11", "MINUTES": "0.4", "FAULTS": "4"}
+    run = forks.run(["chaos"], b"", ROOT, environment, module="benchmarks", timeout=240)
+    assert b"Traceback" not in run.stderr, run.stderr.decode()
+    assert run.returncode == 1, run.stderr.decode()  # so few faults are not of as many kinds as is demanded
     record: dict[str, Any] = json.loads((out / "chaos.json").read_text())
     return record
 

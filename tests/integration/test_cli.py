@@ -18,6 +18,7 @@ from sqlalchemy import Connection, text
 from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from tests.conftest import Run, command
+from tests.forks import Fork, Forks
 from worker.errors import Exit
 from worker.producer import Document, submit
 from worker.settings import Settings
@@ -57,22 +58,20 @@ def alive(connection: Connection, kind: str) -> bool:
     )
 
 
-Start = Callable[..., subprocess.Popen[bytes]]
+Start = Callable[..., Fork]
 
 
 @pytest.fixture
-def start(settings: Settings, connection: Connection, tmp_path: Path) -> Iterator[Start]:
+def start(settings: Settings, connection: Connection, tmp_path: Path, forks: Forks) -> Iterator[Start]:
     """Start a worker in a session of its own; give it when it is ready."""
-    started: list[subprocess.Popen[bytes]] = []
+    started: list[Fork] = []
 
-    def run(kind: str) -> subprocess.Popen[bytes]:
-        with (tmp_path / f"{kind}.log").open("wb") as log:
-            process = subprocess.Popen(
-                command("worker", kind), cwd=tmp_path, stdout=log, stderr=log, start_new_session=True
-            )
+    def run(kind: str) -> Fork:
+        log = tmp_path / f"{kind}.log"
+        process = forks.start(["worker", kind], tmp_path, os.environ, {"stdout": log, "stderr": log})
         started.append(process)
         until(lambda: alive(connection, kind) or process.poll() is not None)
-        assert process.poll() is None, (tmp_path / f"{kind}.log").read_text()
+        assert process.poll() is None, log.read_text()
         return process
 
     yield run

@@ -5,7 +5,6 @@ import re
 import signal
 import socket
 import struct
-import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,8 +16,9 @@ import pytest
 import yaml
 from sqlalchemy import Connection, event, text
 
-from tests.conftest import Run, command
-from tests.integration.exporting import COUNT, WORK, address_of, get, running, scrape, worked
+from tests.conftest import Run
+from tests.forks import Forks
+from tests.integration.exporting import COUNT, WORK, get, running, scrape, start, worked
 from worker.db import monitoring, operations, pauses
 from worker.db.engine import single_connection_engine
 from worker.db.grants import Role
@@ -51,13 +51,13 @@ def as_monitor(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
 
 
 @pytest.fixture
-def scraped(as_monitor: Settings, connection: Connection, tmp_path: Path) -> Iterator[Scrape]:
+def scraped(as_monitor: Settings, connection: Connection, tmp_path: Path, forks: Forks) -> Iterator[Scrape]:
     """What is scraped of a system that has everything there is to be said."""
     with worked(WORK, tmp_path):
         record(connection, "recall", "done", json.dumps(MEASURED.as_json()))
         operations.open_run(connection, "compact")
         operations.beat_heart(connection, "beat@here", "beat", 0, 1)
-        with running() as address:
+        with running(forks, tmp_path) as address:
             yield scrape(address)
 
 
@@ -162,7 +162,9 @@ def test_every_alert_says_what_to_do_and_has_a_test() -> None:
         assert tested == set(headings.values())
 
 
-def test_the_state_is_what_the_tables_say(as_monitor: Settings, connection: Connection) -> None:
+def test_the_state_is_what_the_tables_say(
+    as_monitor: Settings, connection: Connection, forks: Forks, tmp_path: Path
+) -> None:
     record(connection, "vacuum", "done", ago="2 days")
     record(connection, "purge", "failed", ago="5 s")
     details = {"missing": ["one", "two"], "checked": 3, "why": "a word is no number"}
@@ -192,7 +194,7 @@ def test_the_state_is_what_the_tables_say(as_monitor: Settings, connection: Conn
                             ('first', 'bulk', '300 s', false, NULL), ('last', 'bulk', '-1 h', false, NULL),
                             ('gone', 'interactive', '999 s', false, now())) d(n, lane, ago, batched, gone)""")
     )
-    with running() as address:
+    with running(forks, tmp_path) as address:
         found = scrape(address)
     assert found["ingest_documents"]["status=pending"] == 3
     waiting = found["ingest_oldest_waiting_seconds"]
@@ -226,11 +228,11 @@ def silent() -> Iterator[str]:
 
 
 def test_while_servers_are_away_a_scrape_says_so_and_has_the_processes(
-    settings: Settings, silent: str, tmp_path: Path
+    settings: Settings, silent: str, tmp_path: Path, forks: Forks
 ) -> None:
     """The one that keeps silent is the harder one; a scrape waits for 10 s, no longer."""
     away = {"DATABASE_URL": f"postgresql://u:hush@{silent}/x", "BROKER_URL": f"redis://:hush@{silent}/0"}
-    with worked(COUNT, tmp_path), running(**away) as address:
+    with worked(COUNT, tmp_path), running(forks, tmp_path, **away) as address:
         found = scrape(address)
         ready, _ = get(f"{address}/health/ready")
     assert found["ingest_database_up"] == found["ingest_broker_up"] == {"": 0}
@@ -300,9 +302,9 @@ def test_a_port_that_is_taken_is_one_line(ingest: Run, settings: Settings) -> No
     )
 
 
-def test_who_asks_badly_makes_no_traceback(settings: Settings) -> None:
-    exporter = subprocess.Popen(command("exporter"), stderr=subprocess.PIPE, text=True)
-    address = address_of(exporter)
+def test_who_asks_badly_makes_no_traceback(settings: Settings, forks: Forks, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    exporter, address = start(forks, log)
     host, port = address.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port))) as gone:  # resets: what it sent is not read to its end
         gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -312,10 +314,9 @@ def test_who_asks_badly_makes_no_traceback(settings: Settings) -> None:
         urlopen(broken, timeout=10)
     assert refused.value.code == 400
     exporter.terminate()
-    assert exporter.stderr is not None
-    [line] = exporter.stderr.read().splitlines()
-    assert "request.refused" in line
     assert exporter.wait(timeout=30) == Exit.OK
+    _, line = log.read_text().splitlines()
+    assert "request.refused" in line
 
 
 def test_many_may_come_at_once(settings: Settings) -> None:
@@ -325,9 +326,10 @@ def test_many_may_come_at_once(settings: Settings) -> None:
             callers.enter_context(socket.create_connection(("127.0.0.1", listening.server_port), timeout=10))
 
 
-def test_it_serves_nothing_else_and_stops_when_its_terminal_closes(settings: Settings) -> None:
-    exporter = subprocess.Popen(command("exporter"), stderr=subprocess.PIPE, text=True)
-    address = address_of(exporter)
+def test_it_serves_nothing_else_and_stops_when_its_terminal_closes(
+    settings: Settings, forks: Forks, tmp_path: Path
+) -> None:
+    exporter, address = start(forks, tmp_path / "log")
     assert get(f"{address}/")[0] == 200
     assert get(f"{address}/etc/passwd")[0] == 404
     assert get(f"{address}/metrics?name[]=ingest_broker_up")[1].count("\n") == 3

@@ -22,7 +22,7 @@ OPERATORS = """
 
 
 @pytest.fixture(scope="module")
-def halfvec(new_database: Callable[[str | None], str], valkey: RunningValkey) -> str:
+def template(new_database: Callable[[str | None], str], valkey: RunningValkey) -> str:
     url = new_database(None)
     migrate(
         read_settings(
@@ -33,9 +33,8 @@ def halfvec(new_database: Callable[[str | None], str], valkey: RunningValkey) ->
 
 
 @pytest.fixture
-def environment(new_database: Callable[[str | None], str], halfvec: str) -> dict[str, str]:
+def environment() -> dict[str, str]:
     return {
-        "DATABASE_URL": new_database(halfvec),
         "EMBEDDING_PROVIDER": "none",
         "EMBEDDING_TYPE": "halfvec",
         "SEGMENT_ROWS": "20",

@@ -5,6 +5,7 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from threading import Thread
 
 import pytest
@@ -12,6 +13,7 @@ from sqlalchemy import Connection, text
 from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from tests.conftest import Run
+from tests.forks import Forks
 from tests.integration.exporting import checks, get, running, scrape
 from worker import broker
 from worker.db import operations
@@ -244,12 +246,14 @@ def test_a_database_without_tables_is_not_ready(
     assert reasons["migrations"] == "the database is not migrated → run `ingest migrate`"
 
 
-def test_a_broker_that_answers_and_takes_nothing_is_not_ready(settings: Settings) -> None:
+def test_a_broker_that_answers_and_takes_nothing_is_not_ready(
+    settings: Settings, forks: Forks, tmp_path: Path
+) -> None:
     client = broker.connect(settings)
     limit = client.config_get("maxmemory")["maxmemory"] or 0
     client.config_set("maxmemory", 1)
     try:
-        with running() as address:
+        with running(forks, tmp_path) as address:
             assert scrape(address)["ingest_broker_up"] == {"": 0}
         reasons = {check.name: check.reason for check in health.ready() if not check.ok}
     finally:
@@ -272,8 +276,10 @@ def test_another_program_on_its_port_is_no_answer(ingest: Run, settings: Setting
     assert line.startswith("failed  flower  http://127.0.0.1:")
 
 
-def test_the_exporter_answers_the_same(ingest: Run, settings: Settings, connection: Connection) -> None:
-    with running() as address:
+def test_the_exporter_answers_the_same(
+    ingest: Run, settings: Settings, connection: Connection, forks: Forks, tmp_path: Path
+) -> None:
+    with running(forks, tmp_path) as address:
         assert checks(address, "live") == (200, {}), "no other process is here"
         assert checks(address, "ready") == (503, dict.fromkeys(KINDS, "none lives"))
         assert checks(address, "ready?need=beat&need=search")[1].keys() == {"beat", "search"}
@@ -295,9 +301,9 @@ def test_the_exporter_answers_the_same(ingest: Run, settings: Settings, connecti
 
 
 def test_a_proxy_is_not_asked_and_who_speaks_another_language_is_named_in_one_line(
-    ingest: Run, settings: Settings
+    ingest: Run, settings: Settings, forks: Forks, tmp_path: Path
 ) -> None:
-    with running():
+    with running(forks, tmp_path):
         done = ingest("health", "live", "exporter", http_proxy="http://127.0.0.1:1")
         assert done.returncode == Exit.OK, done.stdout
     with _stranger(b"SSH-2.0-some\r\n") as port:

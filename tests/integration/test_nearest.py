@@ -4,7 +4,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import Any
 from uuid import UUID, uuid4
@@ -30,6 +30,8 @@ from worker.queries import read_query
 from worker.resources import Resources
 from worker.settings import Settings, read_settings
 from worker.types import Metric
+
+Copied = Callable[[str], AbstractContextManager[str]]
 
 DIMENSION, CHUNKS = 24, 10
 DOCUMENTS = 1_000  # of the large tenant; the small ones have few
@@ -78,7 +80,7 @@ FROM plan CROSS JOIN generate_series(0, {CHUNKS} - 1) i WHERE segment = {{segmen
 
 
 @pytest.fixture(scope="module")
-def filled(new_database: Callable[[str | None], str], valkey: Any) -> str:
+def template(new_database: Callable[[str | None], str], valkey: Any) -> str:
     """Two sealed segments and an open one, made by the program's own way."""
     return _filled(new_database, valkey, Metric.COSINE)
 
@@ -110,12 +112,30 @@ def _fill(resources: Resources) -> None:
 
 
 @pytest.fixture
-def environment(new_database: Callable[[str | None], str], filled: str) -> dict[str, str]:
-    return {
-        "EMBEDDING_PROVIDER": "none",
-        "EMBEDDING_DIMENSION": str(DIMENSION),
-        "DATABASE_URL": new_database(filled),
-    }
+def environment() -> dict[str, str]:
+    return {"EMBEDDING_PROVIDER": "none", "EMBEDDING_DIMENSION": str(DIMENSION)}
+
+
+@pytest.fixture(scope="module")
+def shared(copied: Copied, administrate: Callable[[str], None], template: str) -> Iterator[str]:
+    """The database of the tests that only read, in which nothing can be written."""
+    with copied(template) as url:
+        name = driver_url(SecretStr(url)).database
+        administrate(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+        yield url
+
+
+@pytest.fixture
+def own_copy(copied: Copied, template: str) -> Iterator[str]:
+    """The database of a test that writes."""
+    with copied(template) as url:
+        yield url
+
+
+@pytest.fixture
+def database(request: pytest.FixtureRequest) -> str:
+    url: str = request.getfixturevalue("own_copy" if "own_copy" in request.fixturenames else "shared")
+    return url
 
 
 @pytest.fixture
@@ -316,6 +336,7 @@ def test_documents_are_named_by_their_id_or_by_that_of_a_duplicate(
     assert search({"documents": ids}, k=100).candidates == exact(connection, condition, k=100)
 
 
+@pytest.mark.usefixtures("own_copy")
 def test_deleted_documents_match_nothing(search: Searcher, connection: Connection) -> None:
     assert search({"source_path": "twins/50"}).candidates
     connection.execute(text("UPDATE documents SET deleted_at = now() WHERE source_path = 'twins/50'"))
@@ -404,7 +425,7 @@ def test_what_the_indexes_give_up_on_is_compared(
     assert found.candidates == exact(connection, condition, k=500)
 
 
-@pytest.mark.usefixtures("few_are_exact")
+@pytest.mark.usefixtures("few_are_exact", "own_copy")
 def test_enough_without_an_index_do_not_hide_that_the_indexes_gave_up(
     search: Searcher, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -543,7 +564,7 @@ def test_without_an_index_all_are_compared(
             assert found.exact
 
 
-@pytest.mark.usefixtures("few_are_exact")
+@pytest.mark.usefixtures("few_are_exact", "own_copy")
 def test_rows_without_a_vector_are_left_out(search: Searcher, connection: Connection) -> None:
     connection.execute(text("UPDATE chunks SET embedding = NULL WHERE (metadata ->> 'c')::int >= 5"))
     found = search()
@@ -551,6 +572,7 @@ def test_rows_without_a_vector_are_left_out(search: Searcher, connection: Connec
     assert found.exact
 
 
+@pytest.mark.usefixtures("own_copy")
 def test_same_distances_are_in_order_of_ids(
     search: Searcher, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -614,16 +636,16 @@ def test_scores_are_the_higher_the_nearer() -> None:
 @pytest.mark.parametrize("metric", [Metric.L2, Metric.INNER_PRODUCT])
 class TestOtherIndex:
     @pytest.fixture
-    def environment(
-        self, new_database: Callable[[str | None], str], valkey: Any, metric: Metric
-    ) -> dict[str, str]:
-        template = _filled(new_database, valkey, metric)
-        return {
-            "EMBEDDING_PROVIDER": "none",
-            "EMBEDDING_DIMENSION": str(DIMENSION),
-            "EMBEDDING_METRIC": metric.value,
-            "DATABASE_URL": new_database(template),
-        }
+    def template(self, new_database: Callable[[str | None], str], valkey: Any, metric: Metric) -> str:
+        return _filled(new_database, valkey, metric)
+
+    @pytest.fixture
+    def database(self, own_copy: str) -> str:
+        return own_copy
+
+    @pytest.fixture
+    def environment(self, environment: dict[str, str], metric: Metric) -> dict[str, str]:
+        return {**environment, "EMBEDDING_METRIC": metric.value}
 
     def test_the_configured_metric_has_the_index(
         self, metric: Metric, search: Searcher, connection: Connection, monkeypatch: pytest.MonkeyPatch
@@ -701,6 +723,7 @@ def test_what_is_named_is_not_found_by_the_indexes(search: Searcher, connection:
     assert document not in {candidate.document_id for candidate in found.candidates}
 
 
+@pytest.mark.usefixtures("own_copy")
 def test_unknown_ids_are_named(search: Searcher, connection: Connection) -> None:
     unknown, document = uuid4(), a_document(connection)
     with pytest.raises(IngestError, match=f"there is no chunk or document {unknown}"):
@@ -715,6 +738,7 @@ def test_unknown_ids_are_named(search: Searcher, connection: Connection) -> None
         search(like=[document])
 
 
+@pytest.mark.usefixtures("own_copy")
 def test_what_has_no_vector_is_named(search: Searcher, connection: Connection) -> None:
     document = a_document(connection)
     chunk_id = next(iter(stored(connection, document)))
@@ -724,6 +748,7 @@ def test_what_has_no_vector_is_named(search: Searcher, connection: Connection) -
             search(like=[without])
 
 
+@pytest.mark.usefixtures("own_copy")
 def test_what_cancels_out_is_no_direction(search: Searcher, connection: Connection) -> None:
     one, two = list(stored(connection, a_document(connection)))[:2]
     for chunk_id, sign in ((one, 1.0), (two, -1.0)):
@@ -741,7 +766,7 @@ PREFIX = "nearest_"
 
 
 @pytest.fixture
-def as_role(settings: Settings) -> Iterator[Searcher]:
+def as_role(own_copy: str, settings: Settings) -> Iterator[Searcher]:
     make_roles(settings, PREFIX)
     url = driver_url(settings.database_url).set(username=role_names(PREFIX)[Role.SEARCH])
     secret = SecretStr(url.render_as_string(hide_password=False))

@@ -16,7 +16,8 @@ from pydantic import SecretStr
 from sqlalchemy import Connection, text
 from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
-from tests.conftest import command
+from tests.conftest import Run, command
+from tests.forks import Forks
 from worker.cli.startup import as_role
 from worker.db.engine import single_connection_engine
 from worker.db.grants import Role
@@ -71,10 +72,16 @@ def connected(postgres: RunningPostgres, database: str) -> set[tuple[str, str]]:
 )
 @pytest.mark.usefixtures("logged")
 def test_a_worker_connects_as_its_own_role(
-    kind: str, role: Role, in_roles: Settings, postgres: RunningPostgres, connection: Connection
+    kind: str,
+    role: Role,
+    in_roles: Settings,
+    postgres: RunningPostgres,
+    connection: Connection,
+    forks: Forks,
+    tmp_path: Path,
 ) -> None:
     database = connection.execute(text("SELECT current_database()")).scalar_one()
-    worker = subprocess.Popen(command("worker", kind), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    worker = forks.start(["worker", kind], tmp_path, os.environ, {})
     alive = text(f"SELECT count(*) FROM heartbeats WHERE kind = '{kind}'")
     until(lambda: worker.poll() is not None or connection.execute(alive).scalar_one())
     worker.terminate()
@@ -85,11 +92,11 @@ def test_a_worker_connects_as_its_own_role(
 
 @pytest.mark.usefixtures("logged")
 def test_a_chore_by_hand_is_done_as_maintenance(
-    in_roles: Settings, postgres: RunningPostgres, connection: Connection
+    in_roles: Settings, postgres: RunningPostgres, connection: Connection, ingest: Run
 ) -> None:
     database = connection.execute(text("SELECT current_database()")).scalar_one()
     for chore in ("seal", "rescue"):
-        done = subprocess.run(command("maintain", chore), capture_output=True, check=False)
+        done = ingest("maintain", chore)
         assert done.returncode == Exit.OK, done.stderr
     assert {user for user, _ in connected(postgres, database)} == {f"{PREFIX}maintenance"}
 
@@ -126,7 +133,7 @@ KINDS = {"ingest", "interactive", "search", "maintenance", "beat"}
 
 
 def test_the_embedded_stack_has_roles_and_its_processes_use_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forks: Forks
 ) -> None:
     for name in ("DATABASE_URL", "BROKER_URL"):
         monkeypatch.delenv(name, raising=False)
@@ -160,11 +167,11 @@ def test_the_embedded_stack_has_roles_and_its_processes_use_them(
         titles = [title for process in family(up.pid) if (title := title_of(process))]
         assert len(titles) > len(KINDS)
         assert not [title for title in titles if any(secret in title for secret in secrets)]
-        examined = subprocess.run(command("doctor", "--json"), capture_output=True, check=False)
+        examined = forks.run(["doctor", "--json"], b"", tmp_path, os.environ)
         found = {finding["name"]: finding["state"] for finding in json.loads(examined.stdout)["findings"]}
         assert found["search role"] == found["search worker"] == "ok"
         for arguments in (["status"], ["roles"], ["maintain", "vacuum"], ["migrate"]):
-            done = subprocess.run(command(*arguments), capture_output=True, check=False)
+            done = forks.run(arguments, b"", tmp_path, os.environ)
             assert done.returncode == Exit.OK, done.stderr
     finally:
         up.send_signal(signal.SIGINT)

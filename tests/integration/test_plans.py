@@ -65,7 +65,7 @@ class Leaf(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def filled(new_database: Callable[[str | None], str], valkey: Any) -> str:
+def template(new_database: Callable[[str | None], str], valkey: Any) -> str:
     """Two sealed segments and an open one with rows, and a trash with some: all by the program's own way."""
     url = new_database(None)
     usual = {"DATABASE_URL": url, "BROKER_URL": valkey.url, "EMBEDDING_PROVIDER": "none"}
@@ -109,12 +109,8 @@ def _few_are_exact(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def environment(new_database: Callable[[str | None], str], filled: str) -> dict[str, str]:
-    return {
-        "EMBEDDING_PROVIDER": "none",
-        "EMBEDDING_DIMENSION": str(DIMENSION),
-        "DATABASE_URL": new_database(filled),
-    }
+def environment() -> dict[str, str]:
+    return {"EMBEDDING_PROVIDER": "none", "EMBEDDING_DIMENSION": str(DIMENSION)}
 
 
 def fresh(connection: Connection) -> None:

@@ -74,7 +74,7 @@ def vectors(count: int, seed: int) -> np.ndarray[Any, Any]:
 
 
 @pytest.fixture(scope="module")
-def filled(new_database: Callable[[str | None], str], valkey: Any) -> str:
+def template(new_database: Callable[[str | None], str], valkey: Any) -> str:
     """Two sealed segments and an open one, of two tenants, made by the program's own way."""
     return fill(new_database(None), valkey.url, SEGMENTS)
 
@@ -109,8 +109,8 @@ def load(resources: Resources, tenant: str, seed: int, documents: int) -> None:
 
 
 @pytest.fixture
-def environment(new_database: Callable[[str | None], str], filled: str) -> dict[str, str]:
-    return {**ENVIRONMENT, "DATABASE_URL": new_database(filled)}
+def environment() -> dict[str, str]:
+    return ENVIRONMENT
 
 
 @pytest.fixture(autouse=True)

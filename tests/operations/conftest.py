@@ -11,6 +11,7 @@ import psycopg2
 import pytest
 
 from tests.conftest import POSTGRES_VERSION
+from tests.forks import Forks
 from tests.operations.pages import Page
 from tests.operations.stack import Stack
 from worker.db.migrate import migrate
@@ -24,7 +25,7 @@ _LAST_CHARACTERS = 3_000
 
 
 @pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def stack(tmp_path_factory: pytest.TempPathFactory, forks: Forks) -> Iterator[Stack]:
     folder = tmp_path_factory.mktemp("stack")
     with (
         RunningPostgres(folder / "primary", version=POSTGRES_VERSION, durable=False).start() as postgres,  # type: ignore[arg-type] # 16 or 18
@@ -34,7 +35,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         if disk:
             _move_to(disk, postgres)
         migrate(read_settings(database_url=postgres.url, broker_url=valkey.url))
-        running = Stack(folder, postgres, valkey, disk)
+        running = Stack(folder, postgres, valkey, disk, forks)
         try:
             yield running
         finally:

@@ -1,10 +1,13 @@
 """A stack that incidents are played on: servers and processes of its own, each killed and started alone."""
 
 import os
+import re
+import shlex
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -15,6 +18,7 @@ import psutil
 import psycopg2
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
+from tests.forks import Fork, Forks
 from worker.embedded import RunningPostgres, RunningValkey
 from worker.embedded.postgres import _binaries
 from worker.errors import Exit
@@ -34,6 +38,7 @@ HASTE = {
     "MAX_UNSEALED_ROWS": "10000",
     "FLOWER_BASIC_AUTH": "operator:what nobody guesses",
 }
+PLAIN = re.compile(r"ingest [\w \"'./:@=-]*")  # a command that a shell takes as it stands
 ALIVE = "SELECT count(*) FROM heartbeats WHERE kind = %s AND seen_at > now() - interval '4 s'"
 
 
@@ -57,13 +62,19 @@ class Stack:
     """
 
     def __init__(
-        self, folder: Path, postgres: RunningPostgres, valkey: RunningValkey, disk: Path | None
+        self,
+        folder: Path,
+        postgres: RunningPostgres,
+        valkey: RunningValkey,
+        disk: Path | None,
+        forks: Forks,
     ) -> None:
+        self._forks = forks
         self.folder, self.postgres, self.valkey, self.disk = folder, postgres, valkey, disk
         self.standby = RunningPostgres(folder / "standby", version=postgres.version, durable=False)
         hosts = ",".join(unquote(_socket_folder_of(server)) for server in (postgres, self.standby))
         both = f"host={hosts}&port=5432,5432&target_session_attrs=read-write"
-        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.processes: dict[str, Fork] = {}
         programs = [str(Path(sys.executable).parent), str(_binaries(postgres.version)), os.environ["PATH"]]
         self.environment = {
             **os.environ,
@@ -82,15 +93,10 @@ class Stack:
         """Start processes, as `ingest worker KIND`, `ingest beat` or `ingest flower`."""
         for kind in kinds:
             command = [kind] if kind in {"beat", "flower"} else ["worker", kind.partition("-")[0]]
-            with (self.folder / f"{kind}.log").open("ab") as log:
-                self.processes[kind] = subprocess.Popen(
-                    [sys.executable, "-m", "worker.cli", *command],
-                    stdout=log,
-                    stderr=log,
-                    env={**self.environment, **settings},
-                    cwd=self.folder,
-                    start_new_session=True,
-                )
+            log = self.folder / f"{kind}.log"
+            streams = {"stdout": log, "stderr": log}
+            environment = {**self.environment, **settings}
+            self.processes[kind] = self._forks.start(command, self.folder, environment, streams)
 
     def whole(self, *kinds: str) -> None:
         """Have these kinds of processes run, and no other; each has said that it lives."""
@@ -148,18 +154,29 @@ class Stack:
 
     def shell(self, line: str, **settings: str) -> str:
         """Run a line as a person would; give what it says on both streams. How it ends is not asked."""
+        environment = {**self.environment, **settings}
+        said = self._ingest(line, environment) if PLAIN.fullmatch(line) else self._bash(line, environment)
+        assert "Traceback" not in said, said
+        return said
+
+    def _ingest(self, line: str, environment: dict[str, str]) -> str:
+        with tempfile.TemporaryDirectory() as folder:
+            both = Path(folder, "said")
+            streams = {"stdout": both, "stderr": both}
+            self._forks.start(shlex.split(line)[1:], self.folder, environment, streams).wait()
+            return both.read_text(errors="replace")
+
+    def _bash(self, line: str, environment: dict[str, str]) -> str:
         done = subprocess.run(
             ["bash", "-c", line],
-            env={**self.environment, **settings},
+            env=environment,
             cwd=self.folder,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             timeout=120,
             check=False,
         )
-        said = done.stdout.decode(errors="replace")
-        assert "Traceback" not in said, said
-        return said
+        return done.stdout.decode(errors="replace")
 
     def files(self, folder: str, count: int, words: str = "sails to harbour", first: int = 0) -> None:
         """Make files in a folder of the stack's, none of them like another."""

@@ -2,7 +2,7 @@
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -124,7 +124,12 @@ def tree_of(file: Path) -> ast.Module:
 MODULES = {module_of(file): file for file in FILES}
 
 
-def imports(module: str) -> Iterator[Import]:
+@cache
+def imports(module: str) -> Sequence[Import]:
+    return list(_imports(module))
+
+
+def _imports(module: str) -> Iterator[Import]:
     tree = tree_of(MODULES[module])
     late = {
         id(inner)

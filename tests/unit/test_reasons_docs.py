@@ -2,6 +2,7 @@
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 from worker.errors import DocumentError, SkipDocument, TransientError
@@ -17,13 +18,17 @@ AT_SUBMISSION = {"no_source_path", "bad_metadata", "bad_language", "bad_trace"}
 BY_CHORES = {"worker_lost", "damaged"}
 
 
+@cache
+def calls() -> list[ast.Call]:
+    trees = [ast.parse(path.read_text()) for path in (ROOT / "worker").rglob("*.py")]
+    return [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call)]
+
+
 def raised(error: type[DocumentError]) -> set[str]:
     """The codes this error is made with anywhere in the program."""
-    trees = [ast.parse(path.read_text()) for path in (ROOT / "worker").rglob("*.py")]
-    calls = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call)]
     return {
         str(call.args[0].value)
-        for call in calls
+        for call in calls()
         if isinstance(call.func, ast.Name) and call.func.id == error.__name__ and call.args
         if isinstance(call.args[0], ast.Constant)
     }

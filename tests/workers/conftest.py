@@ -9,6 +9,7 @@ from pytest_celery import CeleryTestWorker, RedisTestBroker
 from sqlalchemy import Connection, text
 from tenacity import Retrying, stop_after_delay, wait_fixed
 
+from tests.forks import Forks
 from tests.workers.nodes import start_broker, start_worker
 from worker.embedded import RunningValkey
 from worker.settings import Settings
@@ -34,12 +35,12 @@ def broker_node(valkey: RunningValkey) -> Iterator[RedisTestBroker]:
 
 
 @pytest.fixture
-def start(settings: Settings, tmp_path: Path) -> Iterator[StartWorker]:
+def start(settings: Settings, tmp_path: Path, forks: Forks) -> Iterator[StartWorker]:
     """Start a worker of a kind; all are killed at the end."""
     nodes: list[CeleryTestWorker] = []
 
     def run(kind: str = "ingest", **overrides: str) -> CeleryTestWorker:
-        nodes.append(start_worker(kind, tmp_path, **overrides))
+        nodes.append(start_worker(forks, kind, tmp_path, **overrides))
         return nodes[-1]
 
     yield run

@@ -6,14 +6,14 @@ processes of this machine instead.
 
 import os
 import signal
-import subprocess
-import sys
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from pytest_celery import CeleryTestContainer, CeleryTestWorker, RedisTestBroker
 
+from tests.forks import Fork, Forks
 from worker.embedded import RunningValkey
 
 _NETWORKS: dict[str, Any] = {
@@ -24,22 +24,19 @@ _NETWORKS: dict[str, Any] = {
 
 
 class ProcessHandle:
-    """A process, in the shape of docker's Container."""
+    """A process, in the shape of docker's Container. `start`: starts it, with its log."""
 
     attrs = _NETWORKS
 
-    def __init__(self, name: str, argv: list[str], env: dict[str, str], folder: Path) -> None:
+    def __init__(self, name: str, start: Callable[[Path], Fork], folder: Path) -> None:
         self.id, self.name = uuid.uuid4().hex, name
-        self._argv, self._env = argv, env
+        self._start = start
         self.log = folder / f"{name}.log"
         self.status = "created"
         self.start()
 
     def start(self) -> None:
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                self._argv, env=self._env, stdout=log, stderr=log, start_new_session=True
-            )
+        self.process = self._start(self.log)
         self.reload()
 
     def reload(self) -> None:
@@ -78,7 +75,7 @@ class WorkerContainer(CeleryTestContainer):  # type: ignore[misc] # untyped
     ready_prompt = "ready."
 
     @property
-    def process(self) -> subprocess.Popen[bytes]:
+    def process(self) -> Fork:
         handle: ProcessHandle = self._container
         return handle.process
 
@@ -134,17 +131,21 @@ class ServerHandle:
         self.status = "running"
 
 
-def start_worker(kind: str, folder: Path, *, module: str = "worker.cli", **settings: str) -> CeleryTestWorker:
+def start_worker(
+    forks: Forks, kind: str, folder: Path, *, module: str = "worker.cli", **settings: str
+) -> CeleryTestWorker:
     """Start `ingest worker KIND`, or `ingest beat`, with the settings of this process's environment.
 
     `module`: what is run as `ingest`.
     """
     name = f"{kind}-{uuid.uuid4().hex[:8]}"
     command = ["beat"] if kind == "beat" else ["worker", kind]
-    argv = [sys.executable, "-m", module, *command]
-    node = CeleryTestWorker(
-        WorkerContainer(ProcessHandle(name, argv, {**os.environ, **settings}, folder)), None
-    )
+    environment = {**os.environ, **settings}
+
+    def start(log: Path) -> Fork:
+        return forks.start(command, Path.cwd(), environment, {"stdout": log, "stderr": log}, module)
+
+    node = CeleryTestWorker(WorkerContainer(ProcessHandle(name, start, folder)), None)
     node.wait_for_log("beat: Starting" if kind == "beat" else "ready.", timeout=60)
     return node
 
