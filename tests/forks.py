@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
@@ -33,7 +34,7 @@ LIBRARIES = (
 OWN = ("worker.app", "worker.tasks", "worker.lifecycle")
 STREAMS = ("stdin", "stdout", "stderr")
 TIMEOUT = 120  # seconds
-LONGEST_LOOK = 0.05
+LONGEST_LOOK = 0.02
 
 Ask = Callable[..., Any]
 
@@ -44,12 +45,13 @@ class Fork:
     returncode: int | None = None
 
     def __init__(self, pid: int, ask: Ask) -> None:
-        self.pid, self._ask = pid, ask
+        self.pid, self._ask, self._turn = pid, ask, threading.Lock()
 
     def poll(self) -> int | None:
         """Give how it ended, None while it runs."""
-        if self.returncode is None:
-            self.returncode = self._ask("ended", self.pid, os.WNOHANG)
+        with self._turn:  # how it ended is told once
+            if self.returncode is None:
+                self.returncode = self._ask("ended", self.pid)
         return self.returncode
 
     def wait(self, timeout: float = TIMEOUT) -> int:
@@ -77,9 +79,10 @@ class Fork:
 
 
 class Forks:
-    """The process that has them loaded, and what is asked of it, by one thread at a time."""
+    """The process that has them loaded, and what is asked of it, by one thread at a time; it never waits."""
 
     def __enter__(self) -> Self:
+        self._turn = threading.Lock()
         self._end, other = Pipe()
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.forks", str(other.fileno())],
@@ -119,22 +122,23 @@ class Forks:
         with tempfile.TemporaryDirectory() as folder:
             streams = {name: Path(folder, name) for name in STREAMS}
             streams["stdin"].write_bytes(stdin)
-            pid = self.start(arguments, cwd, env, streams, module).pid
+            process = self.start(arguments, cwd, env, streams, module)
             try:
-                code = self._ask("ended", pid, 0, timeout=timeout)
-            except TimeoutError:
-                os.killpg(pid, signal.SIGKILL)
-                self._end.recv()
+                code = process.wait(timeout)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
                 raise subprocess.TimeoutExpired(arguments, timeout) from None
             return subprocess.CompletedProcess(
                 arguments, code, streams["stdout"].read_bytes(), streams["stderr"].read_bytes()
             )
 
-    def _ask(self, *request: Any, timeout: float = TIMEOUT) -> Any:
-        self._end.send(request)
-        if not self._end.poll(timeout):
-            raise TimeoutError
-        return self._end.recv()
+    def _ask(self, *request: Any) -> Any:
+        with self._turn:
+            self._end.send(request)
+            if not self._end.poll(TIMEOUT):
+                raise TimeoutError
+            return self._end.recv()
 
 
 def serve(asked: Connection) -> None:
@@ -172,8 +176,8 @@ def _load() -> None:
     gc.freeze()
 
 
-def _ended(pid: int, options: int) -> int | None:
-    ended, status = os.waitpid(pid, options)
+def _ended(pid: int) -> int | None:
+    ended, status = os.waitpid(pid, os.WNOHANG)
     return os.waitstatus_to_exitcode(status) if ended else None
 
 
