@@ -2,8 +2,9 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from datetime import timedelta
 from functools import partial
@@ -83,11 +84,12 @@ def run_chore(
     with (
         bound_contextvars(chore=name),
         engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection,
+        _locked(connection, name) as locked,
     ):
+        if not locked:
+            return {"outcome": "locked"}
         # the interval: nobody builds an index for a client that was killed
         connection.execute(text("SET lock_timeout = '5s'; SET client_connection_check_interval = '5s'"))
-        if not operations.lock_chore(connection, name):
-            return {"outcome": "locked"}
         if scheduled and _just_done(connection, name, resources.settings):
             return {"outcome": "just done"}
         heavy = not scheduled or resources.settings.in_window(clock(connection))
@@ -96,12 +98,19 @@ def run_chore(
         chore = partial(work or CHORES[name], turn)
         attended = partial(_attended, chore, connection, stopping, halt)
         if recorded and not dry_run:
-            did = _recorded(connection, name, attended)
-        else:
-            did = {"outcome": "dry run" if dry_run else "done", **attended()}
-        # else the server does when it notices that we are gone, which may be after the next run began
-        connection.execute(text("SELECT pg_advisory_unlock_all()"))
-        return did
+            return _recorded(connection, name, attended)
+        return {"outcome": "dry run" if dry_run else "done", **attended()}
+
+
+@contextmanager
+def _locked(connection: Connection, name: str) -> Iterator[bool]:
+    """Hold the lock of a chore, if it is to be had."""
+    try:
+        yield operations.lock_chore(connection, name)
+    finally:
+        # else the server lets go when it notices that we are gone, which may be after the next run began
+        with suppress(SQLAlchemyError):  # a session that is lost has let go
+            connection.execute(text("SELECT pg_advisory_unlock_all()"))
 
 
 def _recorded(connection: Connection, name: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
