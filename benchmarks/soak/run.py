@@ -53,9 +53,6 @@ _LONG_AGO = """UPDATE documents SET deleted_at = deleted_at - make_interval(days
 def run(scale: float) -> Report:
     minutes = float(os.environ.get("MINUTES") or MINUTES * scale)
     with running_stack(**SETTINGS, METRICS_PORT=str(free_port())) as stack:
-        # its processes keep the files they have written open until then
-        stack.ask("ALTER SYSTEM SET checkpoint_timeout = '30s'")
-        stack.ask("SELECT pg_reload_conf()")
         report = Report("soak", stack.versions(), stack.shown_settings() | {"MINUTES": minutes, **SETTINGS})
         load = Load(max(FEWEST, round(LIVE * min(scale, 1))), seed=1)
         with service(stack) as processes:

@@ -76,7 +76,12 @@ def _of_slopes(slopes: Mapping[str, Slope], blocks: Blocks) -> list[Demand]:
     rising = {
         "memory of a kind": [one for name, one in slopes.items() if name.startswith(MEMORY)],
         "Redis data": [slopes["Redis data MB"]],
-        "descriptors of a kind": [one for name, one in slopes.items() if name.startswith(DESCRIPTORS)],
+        # PostgreSQL's are a cache of open files, which each of its processes fills to max_files_per_process
+        "descriptors of a kind": [
+            one
+            for name, one in slopes.items()
+            if name.startswith(DESCRIPTORS) and name != DESCRIPTORS + POSTGRES
+        ],
         "connections": [slopes[f"{CONNECTIONS}all"]],
     }
     hours = (1 - WARM_UP) * blocks.seconds / 3600
