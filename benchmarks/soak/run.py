@@ -23,9 +23,9 @@ from worker.resources import resources
 MINUTES, SHORTEST_SECONDS, LIVE, FEWEST = 10, 4.0, 2_000, 40
 # Samples of a block, at least; seconds between two, at most.
 SAMPLES, SAMPLE_SECONDS, TELL_SECONDS = 4, 5.0, 60
-# What is due once an hour or a day, every 20 s: each process of a pool has done all of it before the warm-up
-# is over. Segments that are full within a minute or two; and limits of a minute for what is kept for so long,
-# as the timers of tasks and the sessions of a pool are.
+# What is due once an hour or a day, every 20 s: each process of a pool meets it soon, and often. Segments
+# that are full within a minute or two; and limits of a minute for what is kept for so long, as the timers of
+# tasks and the sessions of a pool are.
 SETTINGS = {
     "SEGMENT_ROWS": "5000",
     "MAX_UNSEALED_ROWS": "",
