@@ -45,10 +45,20 @@ def collect_garbage_rarely() -> None:
     """Look for garbage rarely, and never among what was loaded before.
 
     A batch is thousands of small objects that are gone together: nothing is gained by looking through
-    them all every 700.
+    them all every 700. `collect_between_tasks` is the other half.
     """
     gc.freeze()
     gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
+
+
+def collect_between_tasks() -> None:
+    """Look through everything, once so many objects were made since the last time.
+
+    Python itself would after a hundred times as many: until then what tasks leave in cycles, as each engine
+    does, grew a process by 8 MB in 900 chores. Between two tasks little is alive.
+    """
+    if gc.get_count()[1]:  # the young were looked through since
+        gc.collect()
 
 
 def member() -> str:
@@ -78,6 +88,7 @@ def _begin_task(task_id: str, task: Any, **_: Any) -> None:
 @signals.task_postrun.connect
 def _end_task(**_: Any) -> None:
     clear_contextvars()
+    collect_between_tasks()
 
 
 @signals.worker_process_shutdown.connect

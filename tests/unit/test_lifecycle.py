@@ -1,9 +1,55 @@
-"""Celery's signals, mended where one comes within the answer to another."""
+"""Celery's signals, mended where one comes within the answer to another; and garbage between tasks."""
 
-from celery.signals import worker_shutting_down
+import gc
+import weakref
+from collections.abc import Iterator
+
+import pytest
+from celery.signals import task_postrun, worker_shutting_down
 from celery.utils.dispatch import Signal
 
-import worker.lifecycle  # noqa: F401 -- the mend
+from worker.lifecycle import collect_garbage_rarely
+
+
+class Node:
+    """Keeps itself: nothing but a look for garbage frees it."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+
+@pytest.fixture
+def as_in_a_pool() -> Iterator[None]:
+    thresholds = gc.get_threshold()
+    gc.collect()
+    collect_garbage_rarely()
+    yield
+    gc.unfreeze()
+    gc.set_threshold(*thresholds)
+
+
+def left_by_an_earlier_task() -> weakref.ref[Node]:
+    """Leave garbage that Python itself would look at after two million objects more."""
+    node = Node()
+    gc.collect(1)
+    return weakref.ref(node)
+
+
+@pytest.mark.usefixtures("as_in_a_pool")
+def test_what_tasks_leave_goes_between_two_once_much_was_made() -> None:
+    left = left_by_an_earlier_task()
+    made: list[list[int]] = [[] for _ in range(gc.get_threshold()[0] + 1)]
+    assert left() is not None
+    task_postrun.send(sender=None)
+    assert left() is None
+    assert made
+
+
+@pytest.mark.usefixtures("as_in_a_pool")
+def test_nothing_is_looked_through_after_a_small_task() -> None:
+    left = left_by_an_earlier_task()
+    task_postrun.send(sender=None)
+    assert left() is not None
 
 
 def may_come_again(signal: Signal) -> bool:
