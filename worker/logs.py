@@ -151,12 +151,15 @@ def _fit(value: Any) -> Any:
 
 
 def _masked(text: str) -> str:
-    """Take logins and queries out of URLs, each character read once: a path may be megabytes of `://`."""
+    """Take logins and queries out of URLs, each character read once: a path may be megabytes of `://`.
+
+    In a message a URL ends where its word does. Who logs one that may hold a space hides it whole.
+    """
     return _WORD.sub(_without_secrets, text) if "://" in text else text
 
 
 def _without_secrets(word: re.Match[str]) -> str:
-    return hidden(word[0]) if "://" in word[0] else word[0]
+    return hidden(word[0])
 
 
 def _escaped(text: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from worker.db.documents import Claimed, Settled
 from worker.errors import TransientError
 from worker.types import Status
+from worker.urls import hidden
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +57,7 @@ class Outcomes:
                 "document": document.document_id,
                 "trace": document.trace,
                 "project": document.project_id,
-                "path": document.source_path,
+                "path": hidden(document.source_path),
                 "status": outcome.status.value,
                 "error_code": outcome.error_code,
                 "chunks": outcome.total_chunks or 0,
@@ -76,7 +77,7 @@ class Outcomes:
                 "document": document.document_id,
                 "trace": document.trace,
                 "project": document.project_id,
-                "path": document.source_path,
+                "path": hidden(document.source_path),
                 "error_code": error.code,
                 "again_s": round(seconds, 1),
                 "ms": self._ms,

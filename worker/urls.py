@@ -118,11 +118,13 @@ def _printable(name: str) -> str:
 
 
 def hidden(uri: str) -> str:
-    """Render a document's URI for people: no login, no query.
+    """Render a document's URI for people: no login, no query. Any other path is given as it is.
 
     An @ behind a ? may end a login that holds the ?, or be part of a signature: then nothing but the scheme.
     """
-    scheme, _, rest = uri.partition("://")
+    scheme, found, rest = uri.partition("://")
+    if not found:
+        return uri
     place, *behind = _QUERY.split(rest, maxsplit=1)
     if "@" in "".join(behind):
         return f"{scheme}://…"

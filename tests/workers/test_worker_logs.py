@@ -37,7 +37,7 @@ def marked() -> list[Document]:
         Document.text(f"{MARK} forges", source_path=FORGED, metadata=meta),
         Document.text(" ", source_path="d.txt", metadata=meta),
         Document.chunks([GivenChunk(MARK, vector=[0.0] * 256)], source_path="e", metadata=meta),
-        Document.uri("s3://key:hush@bucket/f.txt?signature=hush", metadata=meta),
+        Document.uri("s3://key:hush@bucket/f.txt?signature=hush hush'hush", metadata=meta),
         Document.text(f"{MARK} is traced", source_path="g.txt", trace="mine-7"),
     ]
 
