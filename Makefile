@@ -64,6 +64,7 @@ bench: $(DEV) $(if $(filter peers files growth all,$(NAME)),$(PEERS)) ## one ben
 
 chaos: $(DEV) ## faults by the hundred, then a comparison with a run without (SEED=7 MINUTES=30)
 	$(BIN)/python -m benchmarks chaos
+	$(BIN)/python -m benchmarks.publish chaos
 
 hostile: $(DEV) ## files made to harm, at full size, and what becomes of each
 	$(BIN)/python -m benchmarks hostile

@@ -1,14 +1,14 @@
-"""Put the last figures into docs/benchmarks.md and docs/reliability.md: python -m benchmarks.publish.
+"""Put the last figures into the docs, all there are or those named: python -m benchmarks.publish [NAME …].
 
-Between `<!-- NAME -->` and `<!-- end -->` stand the tables of benchmarks/out/NAME.json and its chart, where
-it has one, and nothing else. A chart is drawn where the peers are installed (`make bench NAME=peers`
-installs them).
+In docs/benchmarks.md and docs/reliability.md, between `<!-- NAME -->` and `<!-- end -->`, stand the tables of
+benchmarks/out/NAME.json and its chart, where it has one, and nothing else. A chart is drawn where the peers
+are installed (`make bench NAME=peers` installs them).
 """
 
 import json
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,14 @@ IMAGES = ROOT / "docs" / "images"
 PLACE = re.compile(r"(<!-- (?P<name>\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
-def main() -> None:
+def main(names: Collection[str]) -> None:
     for page in PAGES:
-        page.write_text(PLACE.sub(_filled, page.read_text()))
+        page.write_text(filled(page.read_text(), names))
+
+
+def filled(page: str, names: Collection[str] = ()) -> str:
+    """Give a page with the figures of these benchmarks in their places; without names, of all."""
+    return PLACE.sub(lambda place: _filled(place) if place["name"] in names or not names else place[0], page)
 
 
 def _filled(place: re.Match[str]) -> str:
@@ -86,4 +91,4 @@ def _shown(cell: Any) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])
