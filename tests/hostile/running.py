@@ -25,6 +25,7 @@ from tests.hostile.files import MEBIBYTE
 from tests.hostile.manifest import CASES, NASTY, PASSED_OVER, Case, Expected, completed
 from worker.cli.waiting import live_slots
 from worker.embedded.account import Account, account_for, let_read, let_through
+from worker.embedded.process import death_wish
 from worker.producer import Document, submit, wait
 from worker.resources import resources
 from worker.settings import Settings, child_environment
@@ -99,6 +100,7 @@ def _worker(folder: Path, roots: str) -> Iterator[psutil.Process]:
             stdout=log,
             stderr=log,
             start_new_session=True,
+            preexec_fn=death_wish(signal.SIGKILL),  # noqa: PLW1509 -- one system call, bound early
             **(account.popen_options if account else {}),
         )
     try:

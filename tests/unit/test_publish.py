@@ -7,7 +7,9 @@ import pytest
 
 from benchmarks import publish
 
-PAGE = "before\n<!-- chaos -->\nearlier ones\n<!-- end -->\nbetween\n<!-- recall -->\nearlier ones\n<!-- end -->\nafter\n"
+PAGE = (
+    "before\n<!-- chaos -->\nearlier\n<!-- end -->\nbetween\n<!-- recall -->\nearlier\n<!-- end -->\nafter\n"
+)
 
 
 @pytest.fixture(autouse=True)
