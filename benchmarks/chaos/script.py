@@ -48,10 +48,10 @@ class Operation:
 
 
 def paragraph(number: int) -> str:
-    """Write a paragraph, never another number's."""
+    """Write a paragraph, never another number's, of a thousand words in all: processes keep what they met."""
     chance = random.Random(number)
     words = " ".join(chance.choices(_WORDS, k=chance.randint(40, 140)))
-    return f"Log {number}: {words}."
+    return f"Log {number:,}: {words}.".replace(",", " ")
 
 
 class Script:
