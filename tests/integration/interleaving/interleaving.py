@@ -199,6 +199,8 @@ class Interleaving(Producers):
     @rule(chore=st.sampled_from(("seal", "compact")))
     @when(lambda self: len(self.state.documents) > MOST_WORKERS)
     def tidy(self, chore: str) -> None:
+        with self.step():
+            dispatch(self.mine)  # as seal does, for who waited for it
         before = rows(self.state)
         with self.step():
             run_chore(self.mine, chore)
