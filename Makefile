@@ -59,15 +59,20 @@ alerts: $(PROMTOOL) $(DEV) ## the alert rules and the dashboard: read and tested
 	$(BIN)/python .ci/panels > .cache/panels.yml
 	$(PROMTOOL) check rules .cache/panels.yml
 
-bench: $(DEV) $(if $(filter peers files growth all,$(NAME)),$(PEERS)) ## one benchmark (NAME=pipeline; without a name: which there are)
-	$(BIN)/python -m benchmarks $(NAME)
+# PUBLISH=1: once all that is demanded holds, what was found goes into the docs.
+PUBLISHED = $(if $(PUBLISH),$(BIN)/python -m benchmarks.publish $(filter-out all,$(1)))
 
-chaos: $(DEV) ## faults by the hundred, then a comparison with a run without (SEED=7 MINUTES=30)
+bench: $(DEV) $(if $(filter peers files growth all,$(NAME)),$(PEERS)) ## one benchmark (NAME=pipeline PUBLISH=1; without a name: which there are)
+	$(BIN)/python -m benchmarks $(NAME)
+	$(call PUBLISHED,$(NAME))
+
+chaos: $(DEV) ## faults by the hundred, then a comparison with a run without (SEED=7 MINUTES=24 PUBLISH=1)
 	$(BIN)/python -m benchmarks chaos
-	$(BIN)/python -m benchmarks.publish chaos
+	$(call PUBLISHED,chaos)
 
 hostile: $(DEV) ## files made to harm, at full size, and what becomes of each
 	$(BIN)/python -m benchmarks hostile
+	$(call PUBLISHED,hostile)
 
 screenshots: $(DEV) ## the pictures of Flower in the docs, by Chromium
 	$(BIN)/python docs/screenshots.py

@@ -22,16 +22,23 @@ PLACE = re.compile(r"(<!-- (?P<name>\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def main(names: Collection[str]) -> None:
+    places = {place["name"] for page in PAGES for place in PLACE.finditer(page.read_text())}
+    if unknown := set(names) - places:
+        sys.exit(
+            f"no page has a place for {', '.join(sorted(unknown))}: there are {', '.join(sorted(places))}"
+        )
     for page in PAGES:
         page.write_text(filled(page.read_text(), names))
 
 
 def filled(page: str, names: Collection[str] = ()) -> str:
     """Give a page with the figures of these benchmarks in their places; without names, of all."""
-    return PLACE.sub(lambda place: _filled(place) if place["name"] in names or not names else place[0], page)
+    return PLACE.sub(
+        lambda place: _with_figures(place) if place["name"] in names or not names else place[0], page
+    )
 
 
-def _filled(place: re.Match[str]) -> str:
+def _with_figures(place: re.Match[str]) -> str:
     name, path = place["name"], OUT / f"{place['name']}.json"
     if not path.exists():
         return place[0]

@@ -28,7 +28,7 @@ from worker.types import TaskName
 log = logging.getLogger(__name__)
 
 _REMARK_SECONDS = 10
-_OBJECTS_BETWEEN_COLLECTIONS, _OBJECTS_BETWEEN_TASKS = 20_000, 2_000
+_OBJECTS_BETWEEN_COLLECTIONS = 20_000
 # A worker is called after the first of these queues that it takes from.
 _KINDS = ("ingest", "interactive", "search", "maintenance")
 
@@ -45,21 +45,10 @@ def collect_garbage_rarely() -> None:
     """Look for garbage rarely, and never among what was loaded before.
 
     A batch is thousands of small objects that are gone together: nothing is gained by looking through
-    them all every 700. `collect_between_tasks` is the other half.
+    them all every 700.
     """
     gc.freeze()
     gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
-
-
-def collect_between_tasks() -> None:
-    """Look through everything, once some objects were made since the last time: a millisecond, little lives.
-
-    Python itself would after two million, a hundred of its looks at the young. Until then what tasks leave in
-    cycles, as each engine does, grew a process by 8 MB in 900 chores.
-    """
-    young, looks, _ = gc.get_count()
-    if looks or young > _OBJECTS_BETWEEN_TASKS:
-        gc.collect()
 
 
 def member() -> str:
@@ -88,8 +77,10 @@ def _begin_task(task_id: str, task: Any, **_: Any) -> None:
 
 @signals.task_postrun.connect
 def _end_task(**_: Any) -> None:
+    # What a task leaves in cycles, as each engine does, would stay for two million objects more: 8 MB in 900
+    # chores. Between two tasks little is alive but what was frozen: a look takes less than a millisecond.
+    gc.collect()
     clear_contextvars()
-    collect_between_tasks()
 
 
 @signals.worker_process_shutdown.connect

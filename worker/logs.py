@@ -155,11 +155,7 @@ def _masked(text: str) -> str:
 
     In a message a URL ends where its word does. Who logs one that may hold a space hides it whole.
     """
-    return _WORD.sub(_without_secrets, text) if "://" in text else text
-
-
-def _without_secrets(word: re.Match[str]) -> str:
-    return hidden(word[0])
+    return _WORD.sub(lambda word: hidden(word[0]), text) if "://" in text else text
 
 
 def _escaped(text: str) -> str:

@@ -48,7 +48,7 @@ class Operation:
 
 
 def paragraph(number: int) -> str:
-    """Write a paragraph, never another number's, of a thousand words in all: processes keep what they met."""
+    """Write a paragraph, never another number's. All together have a thousand words: processes keep those."""
     chance = random.Random(number)
     words = " ".join(chance.choices(_WORDS, k=chance.randint(40, 140)))
     return f"Log {number:,}: {words}.".replace(",", " ")

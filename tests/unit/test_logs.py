@@ -16,6 +16,7 @@ from worker import logs
 from worker.errors import IngestError
 from worker.steps.traces import LONGEST_TRACE, known_trace, new_trace
 from worker.types import LogFormat
+from worker.urls import hidden
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/operations/logs.md").read_text()
@@ -131,6 +132,20 @@ def test_urls_are_masked_wherever_they_stand(log_format: LogFormat, url: str, sh
     ):
         assert "hush" not in written
         assert shown in written.replace("\\u2026", "…")
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        ("a.md", "a.md"),
+        ("two words?", "two words?"),
+        ("s3://key:hush@bucket/f?signature=hush hush'hush", "s3://bucket/f?…"),
+        ("https://user:hush hush@host/a b", "https://host/a b"),
+        ("https://user:hush? @host/a", "https://…"),
+    ],
+)
+def test_a_source_path_is_hidden_whole(path: str, shown: str) -> None:
+    assert hidden(path) == shown
 
 
 @pytest.mark.parametrize("log_format", LogFormat)
