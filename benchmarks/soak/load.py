@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import count
+from statistics import mean
 
 from benchmarks.chaos.script import paragraph
 from worker import Document, delete, search, submit
 from worker.errors import IngestError
 from worker.types import Lane
 
-TENANT = "soak"
+TENANT, SEARCH_MS = "soak", "search ms"
 WRITE_SECONDS, SEARCH_SECONDS = 0.5, 0.5
 NEW = EDITED = DELETED = 4
 PARAGRAPHS, A_PERSON, QUESTIONS = 4, 4, 100  # a person: who waits, every so many times
@@ -32,6 +33,8 @@ class Load:
         self.done: Counter[str] = Counter()
         self._chance = random.Random(seed)
         self._editions = dict.fromkeys(range(live), 0)
+        self._waits: list[float] = []
+        self._waited = 0.0
         submit(map(self._document, self._editions), tenant=TENANT)
 
     @contextmanager
@@ -72,12 +75,20 @@ class Load:
 
     def _search(self, tick: int) -> None:
         words = " ".join(paragraph(tick % QUESTIONS).split()[2:6])
+        begun = time.monotonic()
         try:
             search(words, tenant=TENANT, k=5)
         except IngestError as error:
             self.done[f"not answered: {type(error).__name__}"] += 1
         else:
             self.done["answered"] += 1
+            self._waits.append(time.monotonic() - begun)
+
+    def waits(self) -> dict[str, float]:
+        """Give what a search took in the mean since this was asked last; without one, the same again."""
+        waits, self._waits = self._waits, []
+        self._waited = 1000 * mean(waits) if waits else self._waited
+        return {SEARCH_MS: self._waited}
 
     def _document(self, number: int) -> Document:
         return Document.text(self._text(number), source_path=_path(number))

@@ -76,7 +76,7 @@ def _watched(stack: Stack, load: Load, processes: Mapping[str, psutil.Popen], bl
     with Watch() as watch, Sampler(stack, processes) as sampler, load.going_on():
         while (at := time.monotonic() - begun) < blocks.seconds:
             time.sleep(pause)
-            blocks.add(at, sampler.sample())
+            blocks.add(at, sampler.sample() | load.waits())
             _age_deleted(stack)
             if time.monotonic() - told > TELL_SECONDS:
                 told = time.monotonic()

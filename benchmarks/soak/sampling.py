@@ -16,7 +16,8 @@ from worker.db.engine import single_connection_engine
 
 MEMORY, DESCRIPTORS, CONNECTIONS = "memory MB: ", "descriptors: ", "connections: "
 POOL, POSTGRES, REDIS = "pool", "PostgreSQL", "Redis server"
-DOCUMENTS, SEARCHES = "documents/s", "searches/s"
+DOCUMENTS, SEARCHES, WAITING = "documents/s", "searches/s", "oldest document that waits, s"
+SIZE, REDIS_DATA, REDIS_KEYS = "database MB", "Redis data MB", "Redis keys"
 _COUNTERS = {
     "ingest_documents_processed_total": DOCUMENTS,
     "ingest_searches_total": SEARCHES,
@@ -25,6 +26,8 @@ _SERVERS = {"postgres": POSTGRES, "valkey-server": REDIS}
 _SESSIONS = """SELECT application_name, count(*) FROM pg_stat_activity
     WHERE datname = current_database() AND application_name LIKE 'ingest%' GROUP BY 1"""
 _SIZE = "SELECT pg_database_size(current_database())"
+_WAITING = """SELECT coalesce(extract(epoch FROM max(now() - queued_at)), 0) FROM documents
+    WHERE status = 'pending' AND queued_at <= now() AND deleted_at IS NULL"""
 
 
 class Sampler:
@@ -55,7 +58,7 @@ class Sampler:
                 memory, descriptors = _of_process(kind, process)
                 found[MEMORY + kind] = found.get(MEMORY + kind, 0.0) + memory
                 found[DESCRIPTORS + kind] = found.get(DESCRIPTORS + kind, 0.0) + descriptors
-        return found | self._sessions() | self._redis() | self._rates()
+        return found | self._sessions() | self._stored() | self._redis() | self._rates()
 
     def _processes(self) -> Iterator[tuple[str, psutil.Process]]:
         for kind, parent in self._parents.items():
@@ -69,12 +72,15 @@ class Sampler:
         by_name = {
             CONNECTIONS + name: float(count) for name, count in self._database.execute(text(_SESSIONS))
         }
-        size = self._database.execute(text(_SIZE)).scalar_one()
-        return {**by_name, f"{CONNECTIONS}all": sum(by_name.values()), "database MB": size / 1e6}
+        return {**by_name, f"{CONNECTIONS}all": sum(by_name.values())}
+
+    def _stored(self) -> dict[str, float]:
+        size, waiting = (self._database.execute(text(asked)).scalar_one() for asked in (_SIZE, _WAITING))
+        return {SIZE: size / 1e6, WAITING: float(waiting)}
 
     def _redis(self) -> dict[str, float]:
         memory: Any = self._broker.info("memory")
-        return {"Redis data MB": memory["used_memory"] / 1e6, "Redis keys": float(self._broker.dbsize())}
+        return {REDIS_DATA: memory["used_memory"] / 1e6, REDIS_KEYS: float(self._broker.dbsize())}
 
     def _rates(self) -> dict[str, float]:
         """Give what was counted since the last sample, a second."""
