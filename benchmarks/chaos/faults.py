@@ -1,8 +1,12 @@
 """The kinds of faults: what each does, what ends it, and how often it comes."""
 
 import random
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+
+import psutil
 
 from benchmarks.chaos.fleet import Fleet
 from benchmarks.chaos.recovery import Hit
@@ -58,3 +62,10 @@ def deck(chance: random.Random) -> list[Kind]:
     cards = [kind for kind in kinds() for _ in range(kind.often)]
     chance.shuffle(cards)
     return cards
+
+
+def signal_each(family: Sequence[psutil.Process], number: signal.Signals) -> None:
+    """Signal those of them that still are."""
+    for process in family:
+        with suppress(psutil.NoSuchProcess):
+            process.send_signal(number)

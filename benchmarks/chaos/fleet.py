@@ -18,12 +18,13 @@ import psutil
 from benchmarks.peer_runs import ROOT
 from worker.embedded.process import death_wish
 
-INGEST, MAINTENANCE, BEATS = (
+INGEST, MAINTENANCE, SEARCH, BEATS = (
     ("ingest-1", "ingest-2"),
     ("maintenance-1", "maintenance-2"),
+    ("search-1", "search-2"),
     ("beat-1", "beat-2"),
 )
-TWO_OF_EVERYTHING = (*INGEST, *MAINTENANCE, *BEATS, "search-1", "search-2")
+TWO_OF_EVERYTHING = (*INGEST, *MAINTENANCE, *SEARCH, *BEATS)
 _TICK, _STOP_SECONDS, _OBEY_SECONDS = 0.1, 30, 60
 
 

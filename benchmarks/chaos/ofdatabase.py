@@ -2,13 +2,16 @@
 
 import os
 import signal
+import threading
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
 
+import psutil
 import psycopg2
 
-from benchmarks.chaos.faults import Kind, Scene, Struck
+from benchmarks.chaos.faults import Kind, Scene, Struck, signal_each
 from benchmarks.chaos.servers import connected
 from worker.db.engine import driver_url
 from worker.db.grants import Role
@@ -42,6 +45,25 @@ def kill_backend(scene: Scene) -> Struck:
     return Struck()
 
 
+def stop_backend(scene: Scene) -> Struck:
+    pid = _backend(scene)
+    return _stopped([psutil.Process(pid)] if pid else [], scene.chance.uniform(2, 6))
+
+
+def stop_server(scene: Scene) -> Struck:
+    postmaster = psutil.Process(scene.servers.postgres.pid)
+    postmaster.suspend()  # from here on it has no more children
+    return _stopped([postmaster, *postmaster.children()], scene.chance.uniform(2, 6))
+
+
+def _stopped(family: Sequence[psutil.Process], seconds: float) -> Struck:
+    """Have a thread of its own let them go on: whoever strikes next may wait for an answer of theirs."""
+    signal_each(family, signal.SIGSTOP)
+    timer = threading.Timer(seconds, signal_each, (family, signal.SIGCONT))
+    timer.start()
+    return Struck(seconds=seconds, end=timer.join)
+
+
 def kill_postmaster(scene: Scene) -> Struck:
     scene.servers.restart_postgres()
     return Struck()
@@ -61,6 +83,11 @@ def cut(scene: Scene) -> Struck:
 def black_hole(scene: Scene) -> Struck:
     scene.servers.postgres_proxy.swallow()
     return Struck(seconds=scene.chance.uniform(1, 6), end=scene.servers.postgres_proxy.heal)
+
+
+def half_open(scene: Scene) -> Struck:
+    scene.servers.postgres_proxy.half_open()
+    return Struck()
 
 
 def revoke_login(scene: Scene) -> Struck:
@@ -117,8 +144,11 @@ KINDS = (
     Kind("PostgreSQL: backend kill -9", kill_backend, often=2, on="postgres", alone=True),
     Kind("PostgreSQL: postmaster kill -9", kill_postmaster, often=2, on="postgres", alone=True),
     Kind("PostgreSQL: restarted", restart, on="postgres", alone=True),
+    Kind("PostgreSQL: backend stopped", stop_backend, often=3, on="postgres"),
+    Kind("PostgreSQL: stopped", stop_server, often=2, on="postgres", away=True),
     Kind("PostgreSQL: connections cut", cut, often=4),
     Kind("PostgreSQL: black hole", black_hole, often=2, on="postgres", away=True),
+    Kind("PostgreSQL: half-open", half_open, often=2, on="postgres"),
     Kind("PostgreSQL: login revoked", revoke_login, on="postgres", away=True),
     Kind("PostgreSQL: writing revoked", revoke_writing, on="postgres", away=True),
     Kind("PostgreSQL: updating documents revoked", revoke_documents, on="postgres", away=True),

@@ -62,6 +62,11 @@ def black_hole(scene: Scene) -> Struck:
     return Struck(seconds=scene.chance.uniform(1, 6), end=scene.servers.valkey_proxy.heal)
 
 
+def half_open(scene: Scene) -> Struck:
+    scene.servers.valkey_proxy.half_open()
+    return Struck()
+
+
 KINDS = (
     Kind("Redis: kill -9", partial(restart, lose=False), often=2, on="redis", alone=True),
     Kind("Redis: kill -9, its data lost", partial(restart, lose=True), often=2, on="redis", alone=True),
@@ -71,4 +76,5 @@ KINDS = (
     Kind("Redis: connections cut", cut, often=4),
     Kind("Redis: clients dropped", drop_clients, often=2, on="redis"),
     Kind("Redis: black hole", black_hole, often=2, on="redis", away=True),
+    Kind("Redis: half-open", half_open, often=2, on="redis"),
 )

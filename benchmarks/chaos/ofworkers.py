@@ -8,8 +8,8 @@ from functools import partial
 
 import psutil
 
-from benchmarks.chaos.faults import LEASE_SECONDS, Kind, Scene, Struck
-from benchmarks.chaos.fleet import BEATS, INGEST, MAINTENANCE
+from benchmarks.chaos.faults import LEASE_SECONDS, Kind, Scene, Struck, signal_each
+from benchmarks.chaos.fleet import BEATS, INGEST, MAINTENANCE, SEARCH
 from benchmarks.chaos.recovery import Hit, hit_by
 
 _BUSY_SECONDS, _STAGE_SECONDS = 1.5, 0.3
@@ -40,8 +40,8 @@ def kill_child(scene: Scene) -> Struck:
     return Struck(hit)
 
 
-def kill_chore(scene: Scene) -> Struck:
-    _kill_one(scene, scene.chance.choice(MAINTENANCE))
+def kill_any_child(names: Sequence[str], scene: Scene) -> Struck:
+    _kill_one(scene, scene.chance.choice(names))
     return Struck()
 
 
@@ -77,6 +77,11 @@ def kill_beats(scene: Scene) -> Struck:
     return Struck()
 
 
+def stop_beats(seconds: float, scene: Scene) -> Struck:
+    """Stop both: another would do the work of one."""
+    return _stopped([psutil.Process(scene.fleet.pid(name)) for name in BEATS], (), seconds)
+
+
 def stop_worker(seconds: float, scene: Scene) -> Struck:
     name = _busy(scene)
     hit = _hit(scene, name)
@@ -96,14 +101,8 @@ def stop_chore(seconds: float, scene: Scene) -> Struck:
 
 
 def _stopped(family: Sequence[psutil.Process], hit: Hit, seconds: float) -> Struck:
-    _each(family, signal.SIGSTOP)
-    return Struck(hit, seconds, partial(_each, family, signal.SIGCONT))
-
-
-def _each(family: Sequence[psutil.Process], number: signal.Signals) -> None:
-    for process in family:
-        with suppress(psutil.NoSuchProcess):
-            process.send_signal(number)
+    signal_each(family, signal.SIGSTOP)
+    return Struck(hit, seconds, partial(signal_each, family, signal.SIGCONT))
 
 
 def shift_clock(scene: Scene) -> Struck:
@@ -126,10 +125,12 @@ KINDS = (
     Kind("worker: child stopped past its lease", partial(stop_child, _LONG), often=3, on="stop"),
     Kind("worker: stopped for a moment", partial(stop_worker, _SHORT), often=2, on="stop"),
     Kind("worker: started with a wrong clock", shift_clock, often=2),
-    Kind("maintenance: child kill -9", kill_chore, often=6),
+    Kind("maintenance: child kill -9", partial(kill_any_child, MAINTENANCE), often=6),
     Kind("maintenance: child stopped", partial(stop_chore, _LONG), often=2, on="stop"),
     Kind("maintenance: parent kill -9", partial(kill_any, MAINTENANCE)),
-    Kind("search: parent kill -9", partial(kill_any, ("search-1", "search-2"))),
+    Kind("search: parent kill -9", partial(kill_any, SEARCH)),
+    Kind("search: child kill -9", partial(kill_any_child, SEARCH), often=2),
     Kind("beat: kill -9", partial(kill_any, BEATS), often=2),
     Kind("beat: both kill -9", kill_beats),
+    Kind("beat: stopped", partial(stop_beats, _LONG), often=2, on="beat"),
 )
