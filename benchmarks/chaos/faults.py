@@ -26,11 +26,15 @@ class Scene:
 
 @dataclass(frozen=True, slots=True)
 class Struck:
-    """What a fault did: the documents under way that it hit, and what ends it after so many seconds."""
+    """What a fault did: the documents under way that it hit, and what ends it after so many seconds.
+
+    `stages`: of a kill, those of the batches it struck.
+    """
 
     hit: Hit = ()
     seconds: float = 0
     end: Callable[[], object] = lambda: None
+    stages: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The processes of the product: two of everything, each started again when it ends, as a supervisor does."""
+"""The processes of the product: two of each, each started again when it ends, as a supervisor does."""
 
 import math
 import os
@@ -24,7 +24,8 @@ INGEST, MAINTENANCE, SEARCH, BEATS = (
     ("search-1", "search-2"),
     ("beat-1", "beat-2"),
 )
-TWO_OF_EVERYTHING = (*INGEST, *MAINTENANCE, *SEARCH, *BEATS)
+INTERACTIVE = ("interactive-1",)
+TWO_OF_EVERYTHING = (*INGEST, *INTERACTIVE, *MAINTENANCE, *SEARCH, *BEATS)
 _TICK, _STOP_SECONDS, _OBEY_SECONDS = 0.1, 30, 60
 
 
@@ -57,7 +58,7 @@ class Fleet:
                     **os.environ,
                     **self._environment,
                     "DATA_DIR": str(data),
-                    "CHAOS_EMBEDDED": str(self._folder),
+                    "CHAOS_FOLDER": str(self._folder),
                     "CHAOS_CLOCK": str(self._clocks.pop(name, 0)),
                 },
                 start_new_session=True,
@@ -111,6 +112,12 @@ class Fleet:
         children = self.children(name)
         return chance.choice(children) if children else None
 
+    def stage(self, pid: int) -> str:
+        """Give the stage of its batch that a process of a pool is at, or was at when it was killed."""
+        with suppress(FileNotFoundError):
+            return (self._folder / f"{pid}.stage").read_text().strip()
+        return "no batch"
+
     def stop(self) -> None:
         """Stop everything as a supervisor does, and insist after a while."""
         self._stopping = True
@@ -132,7 +139,7 @@ class Fleet:
         found = []
         for process in psutil.process_iter():
             with suppress(psutil.Error):
-                if process.environ().get("CHAOS_EMBEDDED") == str(self._folder):
+                if process.environ().get("CHAOS_FOLDER") == str(self._folder):
                     found.append(process)
         return found
 

@@ -148,7 +148,7 @@ KINDS = (
     Kind("PostgreSQL: stopped", stop_server, often=2, on="postgres", away=True),
     Kind("PostgreSQL: connections cut", cut, often=4),
     Kind("PostgreSQL: black hole", black_hole, often=2, on="postgres", away=True),
-    Kind("PostgreSQL: half-open", half_open, often=2, on="postgres"),
+    Kind("PostgreSQL: half-open", half_open, alone=True),
     Kind("PostgreSQL: login revoked", revoke_login, on="postgres", away=True),
     Kind("PostgreSQL: writing revoked", revoke_writing, on="postgres", away=True),
     Kind("PostgreSQL: updating documents revoked", revoke_documents, on="postgres", away=True),

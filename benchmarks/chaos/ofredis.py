@@ -76,5 +76,5 @@ KINDS = (
     Kind("Redis: connections cut", cut, often=4),
     Kind("Redis: clients dropped", drop_clients, often=2, on="redis"),
     Kind("Redis: black hole", black_hole, often=2, on="redis", away=True),
-    Kind("Redis: half-open", half_open, often=2, on="redis"),
+    Kind("Redis: half-open", half_open, alone=True),
 )

@@ -9,24 +9,26 @@ from functools import partial
 import psutil
 
 from benchmarks.chaos.faults import LEASE_SECONDS, Kind, Scene, Struck, signal_each
-from benchmarks.chaos.fleet import BEATS, INGEST, MAINTENANCE, SEARCH
+from benchmarks.chaos.fleet import BEATS, INGEST, INTERACTIVE, MAINTENANCE, SEARCH
 from benchmarks.chaos.recovery import Hit, hit_by
 
+_WORKERS = (*INGEST, *INTERACTIVE)
 _BUSY_SECONDS, _STAGE_SECONDS = 1.5, 0.3
 _BUSY = "SELECT worker FROM batches WHERE state = 'running'"
 
 
 def _busy(scene: Scene) -> str:
-    """Choose an ingest worker, one that has a batch where there is one soon; then let it come some way."""
+    """Choose a worker that ingests, one with a batch if there is one soon; then let it come some way."""
     limit = time.monotonic() + _BUSY_SECONDS
     while time.monotonic() < limit:
         workers = {row[0] for row in scene.servers.ask(_BUSY)}
-        busy = [name for name in INGEST if any(f"-{scene.fleet.pid(name)}@" in worker for worker in workers)]
+        of = {name: f"-{scene.fleet.pid(name)}@" for name in _WORKERS}
+        busy = [name for name, sign in of.items() if any(sign in worker for worker in workers)]
         if busy:
             time.sleep(scene.chance.uniform(0, _STAGE_SECONDS))
             return scene.chance.choice(busy)
         time.sleep(0.02)
-    return scene.chance.choice(INGEST)
+    return scene.chance.choice(_WORKERS)
 
 
 def _hit(scene: Scene, name: str) -> Hit:
@@ -36,8 +38,8 @@ def _hit(scene: Scene, name: str) -> Hit:
 def kill_child(scene: Scene) -> Struck:
     name = _busy(scene)
     hit = _hit(scene, name)
-    _kill_one(scene, name)
-    return Struck(hit)
+    pid = _kill_one(scene, name)
+    return Struck(hit, stages=[scene.fleet.stage(pid)] if pid else [])
 
 
 def kill_any_child(names: Sequence[str], scene: Scene) -> Struck:
@@ -45,25 +47,32 @@ def kill_any_child(names: Sequence[str], scene: Scene) -> Struck:
     return Struck()
 
 
-def _kill_one(scene: Scene, name: str) -> None:
+def _kill_one(scene: Scene, name: str) -> int | None:
     child = scene.fleet.child(name, scene.chance)
     with suppress(psutil.NoSuchProcess):
         if child:
             child.kill()
+            return child.pid
+    return None
+
+
+def _stages(scene: Scene, *names: str) -> list[str]:
+    return [scene.fleet.stage(child.pid) for name in names for child in scene.fleet.children(name)]
 
 
 def end_worker(number: signal.Signals, scene: Scene) -> Struck:
     name = _busy(scene)
-    hit = _hit(scene, name)
+    hit, stages = _hit(scene, name), _stages(scene, name)
     scene.fleet.send(name, number)
-    return Struck(hit)
+    return Struck(hit, stages=stages if number == signal.SIGKILL else [])
 
 
 def kill_both(scene: Scene) -> Struck:
     hit = [one for name in INGEST for one in _hit(scene, name)]
+    stages = _stages(scene, *INGEST)
     for name in INGEST:
         scene.fleet.send(name, signal.SIGKILL)
-    return Struck(hit)
+    return Struck(hit, stages=stages)
 
 
 def kill_any(names: Sequence[str], scene: Scene) -> Struck:

@@ -1,10 +1,11 @@
 """A producer in a process of its own: does what a script says with pauses, or what a journal says without.
 
-    python -m benchmarks.chaos.producer script SEED NAME JOURNAL       until SIGTERM
+    python -m benchmarks.chaos.producer script SEED NAME JOURNAL       until SIGTERM, its files beside JOURNAL
     python -m benchmarks.chaos.producer replay JOURNAL
 
 An operation is written down before its first try and tried until it is accepted: submitting and deleting
-again what is there already changes nothing. What came of it all is printed as JSON at the end.
+again what is there already changes nothing. What is found is written down beside the journal, to be checked
+when all is over. What came of it all is printed as JSON at the end.
 """
 
 import json
@@ -16,6 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import TextIO
 
 from benchmarks.chaos.script import TENANT, Operation, Script
 from worker import delete, search, submit
@@ -36,12 +38,13 @@ def main() -> None:
 def run_script(seed: str, name: str, journal: str) -> Counter[str]:
     counts: Counter[str] = Counter()
     pauses = random.Random(f"{seed} {name} pauses")
-    with Path(journal).open("a") as file:
-        for operation in Script(int(seed), name).operations():
+    where = Path(journal)
+    with where.open("a") as file, where.with_suffix(".answers").open("a") as answers:
+        for operation in Script(int(seed), name, where.parent / "files").operations():
             if over.wait(pauses.uniform(0, _LONGEST_PAUSE)):
                 break
             if operation.verb == "search":
-                counts.update(searched(operation))
+                counts.update(searched(operation, answers))
                 continue
             file.write(json.dumps(operation.record()) + "\n")
             file.flush()
@@ -72,21 +75,23 @@ def accepted(operation: Operation) -> Counter[str]:
 
 def done(operation: Operation) -> None:
     verbs: dict[str, Callable[[Operation], object]] = {
-        "submit": lambda one: submit(one.made(), tenant=TENANT, project=one.project),
+        "submit": lambda one: submit(one.made(), tenant=TENANT, project=one.project, lane=one.lane),
         "delete": lambda one: delete([path for path, _ in one.documents], tenant=TENANT, project=one.project),
     }
     if operation.documents:
         verbs[operation.verb](operation)
 
 
-def searched(operation: Operation) -> Counter[str]:
-    """Search once: an answer is right or an error is said, nothing is tried again."""
+def searched(operation: Operation, answers: TextIO) -> Counter[str]:
+    """Search once, and write down what is found: an error is counted, nothing is tried again."""
     try:
-        search(operation.documents[0][0], tenant=TENANT, project=operation.project, k=5)
+        answer = search(operation.documents[0][0], tenant=TENANT, project=operation.project, k=5)
     except Exception as error:  # noqa: BLE001 -- counted by kind, and shown
         print(f"search: {type(error).__name__}: {error}"[:300], file=sys.stderr, flush=True)
         return Counter(searches=1, **{f"search: {type(error).__name__}": 1})
-    return Counter(searches=1, answered=1)
+    found = [[operation.project, hit.source_path, hit.text] for hit in answer.hits]
+    answers.writelines(json.dumps(hit) + "\n" for hit in found)
+    return Counter(searches=1, answered=1, hits=len(found))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from benchmarks.chaos import summary
+from benchmarks.chaos.answers import wrong_answers
 from benchmarks.chaos.compare import difference, holdings
 from benchmarks.chaos.embedded import Embedded
 from benchmarks.chaos.faults import Scene
@@ -82,9 +83,11 @@ def _disturbed(servers: Servers, folder: Path, seed: int, seconds: float, most: 
     return summary.Found(
         seconds=seconds,
         recoveries=recoveries.all,
+        stages=storm.stages,
         violated=+invariants.violated,
         asked=invariants.asked,
         produced=produced,
+        wrong_answers=wrong_answers(folder, _PRODUCERS),
         unexpected=fleet.unexpected,
         stuck=servers.count(_LEFT),
         by_hand=by_hand,

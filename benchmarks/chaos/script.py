@@ -7,13 +7,16 @@ small, and gives the same texts again.
 import random
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from worker import Document
+from worker.types import Lane
 
 TENANT, PROJECTS = "chaos", ("harbour", "library")
 _MOST_PATHS = 1_500
 _MOST_PARAGRAPHS = 14
+_FILES, _URGENT = 0.2, 0.15
 _WORDS = (
     "anchor", "beacon", "captain", "derrick", "estuary", "freight", "galley", "hawser", "islet", "jetty",
     "keel", "lantern", "mooring", "narrows", "oar", "pilot", "quay", "rudder", "sextant", "tide", "umiak",
@@ -23,11 +26,15 @@ _WORDS = (
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One call of a producer's. `documents`: paths and paragraphs; of what is deleted, paths alone."""
+    """One call of a producer's. `documents`: paths and paragraphs; of what is deleted, paths alone.
+
+    An absolute path is a file, which the workers read; any other stands for a text that is handed over.
+    """
 
     verb: str
     project: str
     documents: tuple[tuple[str, tuple[int, ...]], ...]
+    lane: Lane = Lane.BULK
 
     def record(self) -> dict[str, Any]:
         """Give the form of the journal."""
@@ -37,14 +44,29 @@ class Operation:
     def read(cls, record: dict[str, Any]) -> "Operation":
         """Read one back."""
         documents = tuple((path, tuple(numbers)) for path, numbers in record["documents"])
-        return cls(record["verb"], record["project"], documents)
+        return cls(record["verb"], record["project"], documents, Lane(record["lane"]))
 
     def made(self) -> list[Document]:
-        """Give the documents to submit."""
+        """Give the documents to submit; writes those that are files."""
         return [
-            Document.text("\n\n".join(map(paragraph, numbers)), source_path=path)
+            _written(Path(path), written(numbers))
+            if Path(path).is_absolute()
+            else Document.text(written(numbers), source_path=path)
             for path, numbers in self.documents
         ]
+
+
+def _written(path: Path, content: str) -> Document:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_suffix(".new")
+    new.write_text(content)
+    new.replace(path)
+    return Document.path(path)
+
+
+def written(numbers: tuple[int, ...]) -> str:
+    """Write the text of a document."""
+    return "\n\n".join(map(paragraph, numbers))
 
 
 def paragraph(number: int) -> str:
@@ -55,11 +77,14 @@ def paragraph(number: int) -> str:
 
 
 class Script:
-    """The operations of one producer. Its paths are nobody else's; some contents are."""
+    """The operations of one producer. Its paths are nobody else's; some contents are.
 
-    def __init__(self, seed: int, name: str) -> None:
+    `files`: the folder for those of its documents that are files.
+    """
+
+    def __init__(self, seed: int, name: str, files: Path) -> None:
         self._chance = random.Random(f"{seed} {name}")
-        self._name = name
+        self._name, self._files = name, files
         self._contents: dict[tuple[str, str], tuple[int, ...]] = {}
         self._made = 0
 
@@ -78,7 +103,9 @@ class Script:
 
     def _new(self, project: str) -> tuple[str, tuple[int, ...]]:
         self._made += 1
-        return f"{self._name}/{project}/{self._made}.txt", self._content()
+        path = f"{self._name}/{project}/{self._made}.txt"
+        is_file = self._chance.random() < _FILES
+        return str(self._files / path) if is_file else path, self._content()
 
     def _content(self) -> tuple[int, ...]:
         kind = self._chance.random()
@@ -118,4 +145,5 @@ class Script:
 
     def _remember(self, verb: str, project: str, contents: dict[str, tuple[int, ...]]) -> Operation:
         self._contents |= {(project, path): numbers for path, numbers in contents.items()}
-        return Operation(verb, project, tuple(contents.items()))
+        lane = Lane.INTERACTIVE if self._chance.random() < _URGENT else Lane.BULK
+        return Operation(verb, project, tuple(contents.items()), lane)

@@ -4,6 +4,7 @@ import heapq
 import itertools
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 
 import psutil
@@ -27,6 +28,7 @@ class Storm:
         self._ends: list[tuple[float, int, Kind, Callable[[], object]]] = []
         self._numbers = itertools.count(1)
         self.struck = 0
+        self.stages: Counter[tuple[str, str]] = Counter()  # kinds of kills, and where in a batch they struck
 
     def rage(self, until: float, most: int) -> None:
         """Strike until it is so late, or so many were struck."""
@@ -60,6 +62,7 @@ class Storm:
             say(f"{kind.name}: not struck: {error!r:.100}")
             return
         self.struck += 1
+        self.stages.update((kind.name, stage) for stage in struck.stages)
         if not kind.away:
             self._recoveries.begin(kind.name, struck.hit)
         if struck.seconds:

@@ -26,9 +26,11 @@ class Found:
 
     seconds: float
     recoveries: Sequence[Recovery]
+    stages: Counter[tuple[str, str]]
     violated: Counter[str]
     asked: int
     produced: Counter[str]
+    wrong_answers: Sequence[str]
     unexpected: Counter[str]
     stuck: int
     by_hand: Counter[str]
@@ -72,6 +74,8 @@ def fill(report: Report, found: Found, minutes: float) -> None:
         "processes": found.unexpected,
     }
     report.table("faults by kind", ["fault", "count", "recovery p50 s", "p95 s", "max s"], rows)
+    stages = [[kind, stage, count] for (kind, stage), count in sorted(found.stages.items())]
+    report.table("kills by stage", ["fault", "stage of the batch", "processes"], stages)
     report.table("what was found", ["what", "count"], _counts(found))
     for title, counts in by_count.items():
         if counts:
@@ -79,6 +83,8 @@ def fill(report: Report, found: Found, minutes: float) -> None:
     for way in ("lost", "extra", "other"):
         for example in getattr(found.difference, way)[:_EXAMPLES]:
             say(f"{way}: {example}")
+    for example in found.wrong_answers[:_EXAMPLES]:
+        say(f"wrong answer: {example}")
     report.demands += _demands(found, by_kind, minutes)
 
 
@@ -115,6 +121,8 @@ def _demands(found: Found, by_kind: Mapping[str, list[float]], minutes: float) -
         "invariants violated": found.violated.total(),
         "embedded twice by one attempt": found.embedded.within,
         "findings of verify": found.findings.total(),
+        "wrong answers": len(found.wrong_answers),
+        "processes that ended by themselves": found.unexpected.total(),
     }
     slowest: dict[str, tuple[str, str | tuple[str, ...], float]] = {
         "worker kill, p95 s": ("worker: ", "kill -9", LEASE_SECONDS + 30),
