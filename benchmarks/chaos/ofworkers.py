@@ -13,7 +13,8 @@ from benchmarks.chaos.fleet import BEATS, INGEST, INTERACTIVE, MAINTENANCE, SEAR
 from benchmarks.chaos.recovery import Hit, hit_by
 
 _WORKERS = (*INGEST, *INTERACTIVE)
-_BUSY_SECONDS, _STAGE_SECONDS = 1.5, 0.3
+_BUSY_SECONDS, _STAGE_SECONDS, _LOOK_SECONDS = 1.5, 0.3, 0.004
+STAGES = ("claim", "load", "chunk", "plan", "embed", "write")
 _BUSY = "SELECT worker FROM batches WHERE state = 'running'"
 
 
@@ -36,24 +37,33 @@ def _hit(scene: Scene, name: str) -> Hit:
 
 
 def kill_child(scene: Scene) -> Struck:
+    """Kill one at a stage that chance chooses, if one comes to it soon."""
+    name, child = _at_stage(scene, scene.chance.choice(STAGES))
+    if child is None:
+        return Struck()
+    with suppress(psutil.NoSuchProcess):
+        child.kill()
+    return Struck(_hit(scene, name), stages=[scene.fleet.stage(child.pid)])
+
+
+def _at_stage(scene: Scene, stage: str) -> tuple[str, psutil.Process | None]:
+    children = [(name, child) for name in _WORKERS for child in scene.fleet.children(name)]
+    limit = time.monotonic() + _BUSY_SECONDS
+    while time.monotonic() < limit:
+        for name, child in children:
+            if scene.fleet.stage(child.pid) == stage:
+                return name, child
+        time.sleep(_LOOK_SECONDS)
     name = _busy(scene)
-    hit = _hit(scene, name)
-    pid = _kill_one(scene, name)
-    return Struck(hit, stages=[scene.fleet.stage(pid)] if pid else [])
+    return name, scene.fleet.child(name, scene.chance)
 
 
 def kill_any_child(names: Sequence[str], scene: Scene) -> Struck:
-    _kill_one(scene, scene.chance.choice(names))
-    return Struck()
-
-
-def _kill_one(scene: Scene, name: str) -> int | None:
-    child = scene.fleet.child(name, scene.chance)
+    child = scene.fleet.child(scene.chance.choice(names), scene.chance)
     with suppress(psutil.NoSuchProcess):
         if child:
             child.kill()
-            return child.pid
-    return None
+    return Struck()
 
 
 def _stages(scene: Scene, *names: str) -> list[str]:

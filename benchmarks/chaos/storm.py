@@ -16,7 +16,7 @@ from benchmarks.chaos.recovery import Recoveries
 from benchmarks.report import say
 
 _PAUSE_SECONDS = (0.6, 2.6)
-_TICK, _CALM_SECONDS, _TELL = 0.05, 20, 25
+_TICK, _CALM_SECONDS, _TELL = 0.05, 60, 25
 
 
 class Storm:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from celery import signals
 from sqlalchemy import Connection, text
 
 from benchmarks.chaos.answers import wrong_answers
@@ -16,16 +17,17 @@ from benchmarks.chaos.compare import Holdings, difference
 from benchmarks.chaos.embedded import Embedded
 from benchmarks.chaos.faults import deck, kinds
 from benchmarks.chaos.invariants import ABANDONED, LEASES, SETS, TRIGGERS
+from benchmarks.chaos.ofworkers import STAGES
+from benchmarks.chaos.process import note_stages
 from benchmarks.chaos.script import Operation, Script, paragraph
 from tests.forks import Forks
-from worker import Document, submit
+from worker import Document, metrics, submit
 
 ROOT = Path(__file__).parents[2]
 NONE_OF = {
     "lost", "duplicated", "stuck", "not as undisturbed", "invariants violated", "wrong answers",
     "processes that ended by themselves",
 }  # fmt: skip
-STAGES = {"no batch", "claim", "load", "chunk", "plan", "embed", "write", "wait"}
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +58,7 @@ def test_what_was_compared_is_not_nothing(found: dict[str, Any]) -> None:
 def test_where_in_a_batch_a_kill_struck_is_told(found: dict[str, Any]) -> None:
     stages = found["figures"]["kills by stage"]
     assert {row["fault"] for row in stages} == {"worker: child kill -9", "worker: parent kill -9"}
-    assert {row["stage of the batch"] for row in stages} <= STAGES
+    assert {row["stage of the batch"] for row in stages} <= {"no batch", "wait", *STAGES}
 
 
 def test_a_seed_gives_the_same_faults_and_the_same_operations_again() -> None:
@@ -165,3 +167,19 @@ def test_a_file_is_written_anew_before_it_is_submitted(tmp_path: Path) -> None:
         [document] = Operation("submit", "library", ((str(path), (number,)),)).made()
         assert document.content is None
         assert path.read_text() == paragraph(number)
+
+
+def test_a_process_writes_down_the_stage_of_its_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metrics.stage_seconds, "labels", metrics.stage_seconds.labels)
+    for signal in (signals.task_prerun, signals.task_postrun):
+        monkeypatch.setattr(signal, "receivers", [])
+    note_stages(tmp_path)
+    file = tmp_path / f"{os.getpid()}.stage"
+    signals.task_prerun.send(None)
+    assert file.read_text().strip() == "claim"
+    with metrics.stage("load"):
+        assert file.read_text().strip() == "load"
+    signals.task_postrun.send(None)
+    assert not file.exists()
