@@ -67,6 +67,7 @@ def _tables(found: Mapping[str, Any]) -> str:
             f"{machine['cpu']}, {machine['cores']} cores, {machine['ram_gib']} GiB, {machine['os']}; "
             f"Python {versions['python']}, {servers}{_memory(found['settings'])}."
         ),
+        *_repeatable(found["settings"]),
         *([_table(found["demands"])] if found["demands"] else []),
     ]
     facts = []
@@ -80,6 +81,13 @@ def _tables(found: Mapping[str, Any]) -> str:
 
 def _memory(settings: Mapping[str, Any]) -> str:
     return f", shared_buffers {settings['SHARED_BUFFERS']}" if "SHARED_BUFFERS" in settings else ""
+
+
+def _repeatable(settings: Mapping[str, Any]) -> list[str]:
+    """Say with what a run is repeated that goes by chance or by time."""
+    if settings.keys().isdisjoint({"SEED", "MINUTES"}):
+        return []
+    return [", ".join(f"{name}={str(value).removesuffix('.0')}" for name, value in settings.items()) + "."]
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -46,3 +46,11 @@ def test_those_that_are_named_go_alone() -> None:
 def test_what_was_not_measured_stays(tmp_path: Path) -> None:
     (tmp_path / "recall.json").unlink()
     assert places(publish.filled(PAGE)) == ["chaos"]
+
+
+def test_a_run_of_a_seed_says_its_settings(tmp_path: Path) -> None:
+    assert "LEASE" not in publish.filled(PAGE)
+    path = tmp_path / "chaos.json"
+    settings = {"SEED": 7, "MINUTES": 24.0, "LEASE_SECONDS": 4}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"settings": settings}))
+    assert publish.filled(PAGE).count("\n\nSEED=7, MINUTES=24, LEASE_SECONDS=4.\n\n") == 1
