@@ -9,10 +9,13 @@ from typing import Any
 from benchmarks.chaos.invariants import LIVE
 from benchmarks.chaos.script import TENANT
 
+# Attempts, chunks embedded and the rows of segments are the history of a database: no two have the same.
 # Of those that share a content, which one owns it and which are its duplicates is chance: each is as good.
 _DOCUMENTS = """
     SELECT p.name || ' ' || d.source_path, CASE d.status WHEN 'duplicate' THEN 'completed' ELSE d.status END,
-           encode(d.content_hash, 'hex'), d.size_bytes, d.error_code, o.total_chunks
+           encode(d.content_hash, 'hex'), d.size_bytes, d.error_code, o.total_chunks,
+           d.filename, d.file_type, d.language, d.metadata::text, d.cleaned::text,
+           encode(coalesce(d.content_digest, sha256(d.content)), 'hex')
     FROM documents d JOIN projects p USING (project_id) JOIN tenants t ON t.tenant_id = d.tenant_id
     LEFT JOIN documents o ON o.document_id = coalesce(d.duplicate_of, d.document_id)
     WHERE t.name = %s AND d.deleted_at IS NULL"""
@@ -21,7 +24,8 @@ _DELETED = """SELECT p.name || ' ' || d.source_path FROM documents d JOIN projec
 _CHUNKS = f"""
     SELECT p.name, encode(d.content_hash, 'hex'), row_number() OVER w,
            coalesce(sum(c.char_length) OVER (w ROWS UNBOUNDED PRECEDING), 0),
-           md5(c.text), c.heading_path::text, encode(c.content_hash, 'hex'), md5(c.embedding::text)
+           md5(c.text), c.heading_path::text, encode(c.content_hash, 'hex'), md5(c.embedding::text),
+           c.language, c.metadata::text
     FROM (SELECT c.* FROM {LIVE}) c JOIN documents d USING (document_id)
     JOIN projects p ON p.project_id = d.project_id JOIN tenants t ON t.tenant_id = d.tenant_id
     WHERE t.name = %s

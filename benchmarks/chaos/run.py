@@ -15,7 +15,7 @@ from benchmarks.chaos.compare import difference, holdings
 from benchmarks.chaos.embedded import Embedded
 from benchmarks.chaos.faults import Scene
 from benchmarks.chaos.fleet import TWO_OF_EVERYTHING, Fleet, Supervision
-from benchmarks.chaos.invariants import INVALID, TRIGGERS, Invariants
+from benchmarks.chaos.invariants import INVALID, MOST_ATTEMPTS, TRIGGERS, Invariants
 from benchmarks.chaos.producers import Producers, replay
 from benchmarks.chaos.recovery import PROBES, Recoveries
 from benchmarks.chaos.script import PROJECTS, TENANT
@@ -31,6 +31,7 @@ _PRODUCERS = ("north", "south")
 _ALONE = ("ingest-1", "maintenance-1", "beat-1")
 _LEFT = """SELECT (SELECT count(*) FROM batches WHERE finished_at IS NULL) + (
         SELECT count(*) FROM documents WHERE status IN ('pending', 'processing') AND deleted_at IS NULL)"""
+_NEWEST = "SELECT max(settled_at) FROM documents"
 _UNDONE = """SELECT count(*) FROM documents JOIN tenants t USING (tenant_id)
     WHERE t.name = %s AND status <> 'completed'"""
 _FAILED = """SELECT error_code FROM documents WHERE status = 'failed' AND deleted_at IS NULL"""
@@ -76,9 +77,10 @@ def _disturbed(servers: Servers, folder: Path, seed: int, seconds: float, most: 
         say(f"{storm.struck} faults in {seconds:.0f} s; all is left alone now")
         recoveries.calm(CALM_SECONDS)
         by_hand = _settle(servers)
+        invariants.in_peace()
         # asked while the workers run: one that is ended in the middle of a build leaves it to the next
-        if not _wait(lambda: servers.count(INVALID) == 0, CALM_SECONDS):
-            invariants.violated["an invalid index at the end"] = servers.count(INVALID)
+        if not _wait(lambda: not servers.ask(INVALID), CALM_SECONDS):
+            invariants.violated["an invalid index at the end"] = len(servers.ask(INVALID))
     invariants.at_the_end()
     return summary.Found(
         seconds=seconds,
@@ -95,7 +97,7 @@ def _disturbed(servers: Servers, folder: Path, seed: int, seconds: float, most: 
         findings=Counter(examine(resources(), None, lambda _: None)["found"]),
         embedded=Embedded.read(folder / "disturbed"),
         holdings=holdings(servers),
-        most_attempts=servers.count("SELECT max(attempts) FROM documents"),
+        most_attempts=servers.count(MOST_ATTEMPTS),
     )
 
 
@@ -123,13 +125,25 @@ def _await_workers(servers: Servers, count: int) -> None:
 
 def _settle(servers: Servers) -> Counter[str]:
     """Wait until nothing is left to do, then try again what failed, as an operator does; gives why it did."""
-    _wait(lambda: servers.count(_LEFT) == 0, SETTLE_SECONDS)
+    _work_off(servers)
     failed = Counter(code for (code,) in servers.ask(_FAILED))
     if failed:
         for project in PROJECTS:
             retry(tenant=TENANT, project=project)
-        _wait(lambda: servers.count(_LEFT) == 0, SETTLE_SECONDS)
+        _work_off(servers)
     return failed
+
+
+def _work_off(servers: Servers) -> None:
+    """Wait until nothing is left to do, for as long as it goes on."""
+    while servers.count(_LEFT) and _goes_on(servers):
+        pass
+
+
+def _goes_on(servers: Servers) -> bool:
+    """Wait until a document is settled, or nothing is left; False where that takes too long."""
+    newest = servers.ask(_NEWEST)
+    return _wait(lambda: not servers.count(_LEFT) or servers.ask(_NEWEST) != newest, SETTLE_SECONDS)
 
 
 def _wait(holds: Callable[[], bool], seconds: float) -> bool:

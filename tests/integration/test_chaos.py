@@ -4,29 +4,26 @@ import json
 import os
 import random
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from celery import signals
-from sqlalchemy import Connection, text
 
 from benchmarks.chaos.answers import wrong_answers
 from benchmarks.chaos.compare import Holdings, difference
 from benchmarks.chaos.embedded import Embedded
 from benchmarks.chaos.faults import deck, kinds
-from benchmarks.chaos.invariants import ABANDONED, LEASES, SETS, TRIGGERS
 from benchmarks.chaos.ofworkers import STAGES
 from benchmarks.chaos.process import note_stages
 from benchmarks.chaos.script import Operation, Script, paragraph
 from tests.forks import Forks
-from worker import Document, metrics, submit
+from worker import metrics
 
 ROOT = Path(__file__).parents[2]
 NONE_OF = {
-    "lost", "duplicated", "stuck", "not as undisturbed", "invariants violated", "wrong answers",
-    "processes that ended by themselves",
+    "lost", "duplicated", "stuck", "not as undisturbed", "failed", "invariants violated", "wrong answers",
+    "embedded twice by one attempt", "findings of verify", "processes that ended by themselves",
 }  # fmt: skip
 
 
@@ -53,6 +50,7 @@ def test_what_was_compared_is_not_nothing(found: dict[str, Any]) -> None:
     assert figures["documents in the end"] > 0
     assert figures["chunks embedded"] > 0
     assert figures["invariants asked"] > 10
+    assert figures["most attempts of a document"] > 0
 
 
 def test_where_in_a_batch_a_kill_struck_is_told(found: dict[str, Any]) -> None:
@@ -99,52 +97,6 @@ def test_what_is_embedded_again_is_counted(tmp_path: Path) -> None:
     (tmp_path / "1.embedded").write_text("batch-1 aa bb\nbatch-1 cc\n")
     (tmp_path / "2.embedded").write_text("batch-2 aa bb\nbatch-2 aa\n")
     assert Embedded.read(tmp_path) == Embedded(texts=6, again=3, within=1)
-
-
-def count(connection: Connection, question: str) -> int:
-    return int(connection.execute(text(question)).scalar_one())
-
-
-def completed(drain: Callable[[], dict[str, int]]) -> None:
-    submit([Document.text("calm seas", source_path="a.txt"), Document.text("a storm", source_path="b.txt")])
-    assert drain() == {"completed": 2}
-
-
-def test_what_is_written_under_a_lease_is_no_violation_and_what_is_written_without_is(
-    drain: Callable[[], dict[str, int]], connection: Connection
-) -> None:
-    connection.execute(text(TRIGGERS))
-    completed(drain)
-    assert count(connection, LEASES) == 0
-    connection.execute(
-        text("UPDATE batches SET finished_at = now() - interval '1 minute', state = 'abandoned'")
-    )
-    late = "UPDATE documents SET {} WHERE source_path = 'a.txt'"
-    processing = "status = 'processing', settled_at = NULL, batch_id = (SELECT batch_id FROM batches LIMIT 1)"
-    connection.execute(text(late.format(processing)))
-    connection.execute(text(late.format("status = 'completed', settled_at = now(), batch_id = NULL")))
-    assert count(connection, LEASES) == 1
-    assert count(connection, ABANDONED) == 1
-
-
-B = "SELECT document_id FROM documents WHERE source_path = 'b.txt'"
-
-
-@pytest.mark.parametrize(
-    "harm",
-    [
-        "DELETE FROM chunks WHERE text = 'calm seas'",
-        f"UPDATE chunks SET chunk_index = 7, document_id = ({B}) WHERE text = 'calm seas'",
-        "UPDATE documents SET deleted_at = now() WHERE source_path = 'a.txt'",
-    ],
-)
-def test_a_chunk_set_that_is_not_what_its_document_says_is_found(
-    drain: Callable[[], dict[str, int]], connection: Connection, harm: str
-) -> None:
-    completed(drain)
-    assert count(connection, SETS) == 0
-    connection.execute(text(harm))
-    assert count(connection, SETS) > 0
 
 
 def test_an_answer_that_was_never_submitted_there_is_found(tmp_path: Path) -> None:
