@@ -125,25 +125,25 @@ def _await_workers(servers: Servers, count: int) -> None:
 
 def _settle(servers: Servers) -> Counter[str]:
     """Wait until nothing is left to do, then try again what failed, as an operator does; gives why it did."""
-    _work_off(servers)
+    work_off(servers)
     failed = Counter(code for (code,) in servers.ask(_FAILED))
     if failed:
         for project in PROJECTS:
             retry(tenant=TENANT, project=project)
-        _work_off(servers)
+        work_off(servers)
     return failed
 
 
-def _work_off(servers: Servers) -> None:
-    """Wait until nothing is left to do, for as long as it goes on."""
-    while servers.count(_LEFT) and _goes_on(servers):
+def work_off(servers: Servers, seconds: float = SETTLE_SECONDS) -> None:
+    """Wait until nothing is left to do, or so long no document was settled."""
+    while servers.count(_LEFT) and goes_on(servers, seconds):
         pass
 
 
-def _goes_on(servers: Servers) -> bool:
-    """Wait until a document is settled, or nothing is left; False where that takes too long."""
+def goes_on(servers: Servers, seconds: float) -> bool:
+    """Wait until a document is settled, or nothing is left; False where that takes longer."""
     newest = servers.ask(_NEWEST)
-    return _wait(lambda: not servers.count(_LEFT) or servers.ask(_NEWEST) != newest, SETTLE_SECONDS)
+    return _wait(lambda: not servers.count(_LEFT) or servers.ask(_NEWEST) != newest, seconds)
 
 
 def _wait(holds: Callable[[], bool], seconds: float) -> bool:

@@ -1,6 +1,7 @@
 """Each invariant of the chaos run tells what harms it, and its comparison what differs."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from benchmarks.chaos.invariants import (
     TRIGGERS,
     Invariants,
 )
+from benchmarks.chaos.run import goes_on, work_off
 from benchmarks.chaos.script import PROJECTS, TENANT
 from benchmarks.chaos.servers import Servers, connected
 from worker import Document, submit
@@ -136,8 +138,9 @@ def lease(engine: Engine, path: str) -> batches.Lease:
     return taken
 
 
+SKIPPED = "status = 'skipped', settled_at = now(), error_code = 'empty', error_message = 'is empty'"
 WRITES = {
-    "skipped": "status = 'skipped', settled_at = now(), error_code = 'empty', error_message = 'is empty'",
+    "skipped": SKIPPED,
     "failed": "status = 'failed', settled_at = now(), error_code = 'broken', error_message = 'is broken'",
     "lost": "status = 'failed', settled_at = now(), error_code = 'worker_lost', error_message = 'is lost'",
     "put off": "status = 'pending', next_attempt_at = now(), queued_at = now()",
@@ -229,3 +232,23 @@ def test_dropped_content_is_still_the_same(
     before = holdings(Servers(tmp_path))
     connection.execute(text("UPDATE documents SET content = NULL, content_digest = sha256(content)"))
     assert difference(holdings(Servers(tmp_path)), before).total == 0
+
+
+# The wait for the end
+
+
+def test_a_backlog_is_waited_for_while_documents_are_settled(
+    settings: Settings, connection: Connection, tmp_path: Path
+) -> None:
+    submitted()
+    servers = Servers(tmp_path)
+    work_off(servers, 0)  # nothing works: it gives up
+    settled = text(
+        f"UPDATE documents SET {SKIPPED}, batch_id = NULL, claimed_version = 1 WHERE document_id = {A}"
+    )
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(goes_on, servers, 20)
+        while not waiting.done():
+            connection.execute(settled)
+        assert waiting.result()
+    assert count(connection, "SELECT count(*) FROM documents WHERE status = 'pending'") == 1
