@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 
 import psutil
@@ -38,13 +38,18 @@ def free_port() -> int:
 
 @contextmanager
 def service(stack: Stack) -> Iterator[Mapping[str, psutil.Popen]]:
-    """Run one of each kind, all of whose hearts beat when this begins; the exporter has none."""
+    """Run one of each kind, all of whose hearts beat when this begins; the exporter has none.
+
+    Each process of a pool has come for another, as all have after a while: it holds what its parent had
+    open by then, which the first ones do not.
+    """
     make_roles(stack.settings)
     urls = role_urls(stack.settings, PREFIX, {})
     roles = {name: urls[name].render_as_string(hide_password=False) for name in _ROLES}
     processes = {kind: _start(kind, stack, roles) for kind in COMMANDS}
     try:
         _await_hearts(stack, processes)
+        _renew_pools(processes.values())
         yield processes
     finally:
         for process in processes.values():
@@ -71,4 +76,17 @@ def _await_hearts(stack: Stack, processes: Mapping[str, psutil.Popen]) -> None:
             if process.poll() is not None or time.monotonic() > limit:
                 said = (stack.folder / f"{kind}.log").read_text()[-3000:]
                 raise RuntimeError(f"{kind} did not start:{os.linesep}{said}")
+        time.sleep(0.1)
+
+
+def _renew_pools(parents: Collection[psutil.Process]) -> None:
+    sizes = [len(parent.children()) for parent in parents]
+    old = [child for parent in parents for child in parent.children()]
+    for child in old:
+        child.kill()
+    psutil.wait_procs(old, STOP_SECONDS)
+    limit = time.monotonic() + START_SECONDS
+    while [len(parent.children()) for parent in parents] != sizes:
+        if time.monotonic() > limit:
+            raise RuntimeError("a process that was killed is not replaced")
         time.sleep(0.1)
