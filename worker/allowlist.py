@@ -16,7 +16,26 @@ from worker.envfile import resolved
 WEB_PORTS = {"http": 80, "https": 443}
 _ANY_HOST = "*"
 _HIGHEST_PORT = 65_535
-_LOCAL_SCHEMES = {"file", "local"}
+_LOCAL_SCHEMES = {"asynclocal", "file", "git", "local"}
+# Drivers of fsspec's that connect to the host a URI names, whatever its address is.
+_HOST_SCHEMES = {
+    "arrow_hdfs", "dask", "dav", "davs", "dbfs", "ftp", "ftps", "hdfs", "jlab", "jupyter", "lakefs", "root",
+    "sftp", "smb", "ssh", "webdav", "webdavs", "webhdfs",
+}  # fmt: skip
+# And those that read by another driver, or unpack.
+_NESTED_SCHEMES = {
+    "async_wrapper", "asyncwrapper", "blockcache", "cached", "dir", "dvc", "filecache", "generic",
+    "libarchive", "reference", "simplecache", "tar", "zip",
+}  # fmt: skip
+_REFUSED_SCHEMES = {
+    **dict.fromkeys(_LOCAL_SCHEMES, "files of this machine are read below ALLOWED_ROOTS, and nowhere else"),
+    **dict.fromkeys(
+        _HOST_SCHEMES,
+        "its driver connects to the host of a URI without a look at the address; take http, https or a store"
+        " of buckets, as s3",
+    ),
+    **dict.fromkeys(_NESTED_SCHEMES, "its driver reads by another one, or unpacks"),
+}
 _ENTRY = re.compile(
     r"(?P<name>\*|(?:\*\.)?[a-z0-9_.-]+)(?::(?P<port>[0-9]{1,5}))?(?:=(?P<network>[0-9a-f.:/]+))?"
 )
@@ -107,11 +126,10 @@ class SourceSettings(BaseSettings):
 
     @field_validator("allowed_uri_schemes")
     @classmethod
-    def _not_this_machine(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for scheme in _LOCAL_SCHEMES.intersection(value):
-            raise ValueError(
-                f"{scheme}: files of this machine are read below ALLOWED_ROOTS, and nowhere else"
-            )
+    def _web_or_buckets(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for scheme in value:
+            if scheme in _REFUSED_SCHEMES:
+                raise ValueError(f"{scheme}: {_REFUSED_SCHEMES[scheme]}")
         return value
 
     @model_validator(mode="after")

@@ -56,7 +56,7 @@ def _processor_time(seconds: int) -> Iterator[None]:
 
 @contextmanager
 def _memory(most: int) -> Iterator[None]:
-    used = _data_bytes()
+    used = data_bytes()
     if used is None:
         yield
         return
@@ -74,7 +74,7 @@ def _memory(most: int) -> Iterator[None]:
         ) from None
 
 
-def _data_bytes() -> int | None:
+def data_bytes() -> int | None:
     """Give what Linux holds against RLIMIT_DATA, about; None elsewhere."""
     try:
         sizes = os.open(_SIZES, os.O_RDONLY | os.O_CLOEXEC)

@@ -37,6 +37,7 @@ NAMES = (
     {name.upper() for name in Settings.model_fields}
     | set(re.findall(r"^# ([A-Z_]+)=", (ROOT / ".env.example").read_text(), re.MULTILINE))
     | {code.name for code in Exit}
+    | set(re.findall(r"environ\.get\(\"([A-Z_]+)\"\)", (ROOT / ".ci/audit").read_text()))
 )
 ORDINARY = {
     "cat", "cd", "cp", "curl", "date", "df", "echo", "export", "git", "grep", "ls", "mkdir", "printf", "psql",

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 
 NAMES = [
     "pipeline", "writer", "rerun", "memory", "edits", "sealing", "halfvec", "growth", "million", "hybrid",
-    "filtered", "overhead", "vacuum", "recall", "chores", "priority", "exporter", "soak",
+    "filtered", "overhead", "vacuum", "recall", "chores", "priority", "exporter", "soak", "hostile",
 ]  # fmt: skip
 SECONDS = 240
 Benchmark = Callable[..., CompletedProcess[str]]

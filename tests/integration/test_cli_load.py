@@ -75,7 +75,12 @@ def test_every_optional_column_is_stored(ingest: Run, tmp_path: Path, connection
     assert ingest("load", "text.parquet").returncode == 0
     halves = pa.array([np.asarray(rows[0]["vector"], np.float16)], pa.list_(pa.float16(), DIMENSION))
     pages = pa.array([[("page", 3)]], pa.map_(pa.string(), pa.int64()))
-    columns = {"source_path": ["map"], "text": ["t"], "vector": halves, "metadata": pages}
+    columns = {
+        "source_path": pa.array(["map"]).dictionary_encode(),
+        "text": ["t"],
+        "vector": halves,
+        "metadata": pages,
+    }
     parquet.write_table(pa.table(columns), tmp_path / "map.parquet")
     assert ingest("load", "map.parquet").returncode == 0
     kept = "SELECT heading_path, c.metadata, d.metadata FROM chunks c JOIN documents d USING (document_id)"

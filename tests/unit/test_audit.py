@@ -19,15 +19,25 @@ def said(packages: list[dict[str, Any]]) -> str:
 
 
 @pytest.mark.parametrize(
-    ("answer", "code", "line"),
+    ("answer", "required", "code", "line"),
     [
-        (said([SOUND, UNKNOWN]), 0, "audit: 1 of 2 packages are known, with 0 flaws"),
-        (said([SOUND, WORN]), 1, "worn 1.0: CVE-2026-1, mended in 1.1"),
-        (said([UNKNOWN, UNKNOWN]), 0, "audit: NOT DONE, the advisory service cannot be reached from here"),
-        ("", 0, "audit: NOT DONE, the advisory service cannot be reached from here"),
+        (said([SOUND, UNKNOWN]), "1", 0, "audit: 1 of 2 packages are known, with 0 flaws"),
+        (said([SOUND, WORN]), "", 1, "worn 1.0: CVE-2026-1, mended in 1.1"),
+        (
+            said([UNKNOWN, UNKNOWN]),
+            "",
+            0,
+            "audit: NOT DONE, the advisory service cannot be reached from here",
+        ),
+        ("", "0", 0, "audit: NOT DONE, the advisory service cannot be reached from here"),
+        ("", "1", 1, "audit: NOT DONE, the advisory service cannot be reached from here"),
+        (said([UNKNOWN]), "1", 1, "audit: NOT DONE, the advisory service cannot be reached from here"),
     ],
 )
-def test_only_a_flaw_fails_and_silence_is_told(tmp_path: Path, answer: str, code: int, line: str) -> None:
+def test_only_a_flaw_fails_and_silence_is_told_or_fails_where_it_is_asked_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: str, required: str, code: int, line: str
+) -> None:
+    monkeypatch.setenv("AUDIT_REQUIRED", required)
     (tmp_path / "python").symlink_to(sys.executable)
     (tmp_path / "pip-audit").write_text(f"#!/bin/sh\ncat <<'END'\n{answer}\nEND\n")
     (tmp_path / "pip-audit").chmod(0o755)

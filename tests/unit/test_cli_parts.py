@@ -7,7 +7,14 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from worker.cli.checks import Server, State, check_pgvector, judge_disk
+from worker.cli.checks import (
+    Server,
+    State,
+    check_pgvector,
+    judge_broker_version,
+    judge_database_version,
+    judge_disk,
+)
 from worker.cli.corpus import first_words, queries_of
 from worker.cli.flower import flower_environment
 from worker.cli.inputs import parse_metadata
@@ -162,6 +169,45 @@ def test_flower_without_a_password_is_refused_on_every_address(monkeypatch: pyte
 )
 def test_pgvector_versions(version: tuple[int, ...] | None, state: State) -> None:
     assert check_pgvector(Server("18.4", version, None)).state is state
+
+
+@pytest.mark.parametrize(
+    ("version", "hole"),
+    [
+        ("13.23", True), ("16.11", True), ("16.12", False), ("17.7", True), ("18", True), ("18.1", True),
+        ("18.2", False), ("18.10", False), ("19.0", False), ("19beta3", False),
+    ],
+)  # fmt: skip
+def test_a_database_server_with_a_known_hole_is_warned_of(version: str, hole: bool) -> None:
+    found = judge_database_version(version)
+    assert [(finding.state, "CVE-2026-2006" in finding.seen) for finding in found] == [
+        (State.WARNING, True)
+    ] * hole
+
+
+@pytest.mark.parametrize(
+    ("said", "hole"),
+    [
+        ({"redis_version": "6.0.16"}, True),
+        ({"redis_version": "6.2.19"}, True),
+        ({"redis_version": "6.2.20"}, False),
+        ({"redis_version": "7.0.15"}, True),
+        ({"redis_version": "7.2.4"}, True),
+        ({"redis_version": "8.2.1"}, True),
+        ({"redis_version": "8.2.2"}, False),
+        ({"redis_version": "8.10.0"}, False),
+        ({"redis_version": "7.2.4", "valkey_version": "8.1.3"}, True),
+        ({"redis_version": "7.2.4", "valkey_version": "8.1.4"}, False),
+        ({"redis_version": "7.2.4", "valkey_version": "9.1.2"}, False),
+        ({"redis_version": "unstable"}, False),
+        ({}, False),
+    ],
+)
+def test_a_broker_with_a_known_hole_is_warned_of(said: dict[str, Any], hole: bool) -> None:
+    found = judge_broker_version(said)
+    assert [(finding.state, "CVE-2025-49844" in finding.seen) for finding in found] == [
+        (State.WARNING, True)
+    ] * hole
 
 
 @pytest.mark.parametrize(

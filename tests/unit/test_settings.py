@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from celery import Celery
+from fsspec.registry import known_implementations
 from hypothesis import example, given
 from hypothesis import settings as limits
 from hypothesis import strategies as st
@@ -18,7 +19,7 @@ from pydantic import SecretStr, ValidationError
 from redis import Redis, RedisError
 from sqlalchemy import make_url
 
-from worker.allowlist import AllowedHost
+from worker.allowlist import _REFUSED_SCHEMES, WEB_PORTS, AllowedHost
 from worker.broker import _redis_url
 from worker.errors import SettingsError
 from worker.jsononly import require_json
@@ -478,10 +479,46 @@ def test_hosts_that_cannot_be_used_are_named(monkeypatch: pytest.MonkeyPatch, ho
     assert said in refusal()
 
 
-@pytest.mark.parametrize("scheme", ["file", "LOCAL"])
-def test_scheme_of_this_machines_files_is_refused(monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
+@pytest.mark.parametrize(
+    ("scheme", "said"),
+    [
+        ("file", "file: files of this machine are read below ALLOWED_ROOTS"),
+        ("LOCAL", "local: files of this machine are read below ALLOWED_ROOTS"),
+        *(
+            (
+                scheme,
+                f"{scheme.lower()}: its driver connects to the host of a URI without a look at the address",
+            )
+            for scheme in ("ftp", "sftp", "ssh", "smb", "webHDFS", "hdfs", "webdav")
+        ),
+        ("zip", "zip: its driver reads by another one, or unpacks"),
+        ("reference", "reference: its driver reads by another one, or unpacks"),
+    ],
+)
+def test_scheme_that_is_neither_the_web_nor_buckets_is_refused(
+    monkeypatch: pytest.MonkeyPatch, scheme: str, said: str
+) -> None:
     monkeypatch.setenv("ALLOWED_URI_SCHEMES", f"s3,{scheme}")
-    assert f"{scheme.lower()}: files of this machine are read below ALLOWED_ROOTS" in refusal()
+    monkeypatch.setenv("ALLOWED_URI_HOSTS", "bucket")
+    assert said in refusal()
+
+
+def test_each_scheme_that_comes_with_fsspec_is_the_web_buckets_or_refused() -> None:
+    accounts = {
+        "box",
+        "dropbox",
+        "gdrive",
+        "gist",
+        "github",
+        "hf",
+        "wandb",
+    }  # a service, at a host of its own
+    buckets = {
+        "abfs", "adl", "az", "gcs", "gs", "oci", "ocilake", "oss", "s3", "s3a", "tos", "tosfs"
+    }  # fmt: skip
+    inside = {"data", "memory", "pyscript"}
+    known = {scheme.lower() for scheme in known_implementations} - _REFUSED_SCHEMES.keys()
+    assert known - WEB_PORTS.keys() <= accounts | buckets | inside
 
 
 # -- what Celery must not be told beside them -----------------------------------------------------------

@@ -1,6 +1,9 @@
 """Where bytes come from, and the word for each way it can fail."""
 
+import io
 import os
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ from hypothesis import strategies as st
 from worker.errors import DocumentError, TransientError
 from worker.settings import Settings, read_settings
 from worker.sources import check_root, files, is_uri, load, local_path, source_path_of
+from worker.sources.deadline import until
 
 LIMIT = 100
 NOBODY = 65534
@@ -293,6 +297,68 @@ def test_allowed_scheme_without_a_driver_says_so(settings: Settings) -> None:
 def test_host_must_be_allowed_whatever_stands_around_it(settings: Settings, uri: str) -> None:
     put("memory://other/a", b"secret")
     assert code_of(uri, settings) == "uri_not_allowed"
+
+
+class Waiting(fsspec.AbstractFileSystem):  # type: ignore[misc] # untyped
+    """Storage that answers when it is let, or a byte at a time without an end."""
+
+    let, closed = threading.Event(), threading.Event()
+
+    def _open(self, path: str, **_: Any) -> Any:
+        return Drip(self) if "/drip" in path else self.let.wait()
+
+
+class Drip(io.RawIOBase):
+    def __init__(self, storage: Waiting) -> None:
+        self._storage = storage
+
+    def read(self, _size: int = -1) -> bytes:
+        self._storage.let.wait(0.01)
+        return b"x"
+
+    def close(self) -> None:
+        self._storage.closed.set()
+
+
+@pytest.fixture
+def waiting() -> Iterator[None]:
+    fsspec.register_implementation("waiting", Waiting, clobber=True)
+    Waiting.let.clear()
+    Waiting.closed.clear()
+    yield
+    Waiting.let.set()
+
+
+@pytest.mark.usefixtures("waiting")
+@pytest.mark.parametrize("name", ["never", "drip"])
+def test_storage_that_does_not_come_to_an_end_is_not_waited_for(settings: Settings, name: str) -> None:
+    short = {"allowed_uri_schemes": ("waiting",), "uri_timeout_seconds": 1, "max_document_bytes": 1 << 20}
+    with pytest.raises(TransientError) as caught:
+        read(f"waiting://box/{name}?token=hush", settings.model_copy(update=short))
+    assert (caught.value.code, caught.value.message) == (
+        "source_unavailable",
+        f"waiting://box/{name}?… cannot be read: it takes over 1 s (URI_TIMEOUT_SECONDS)",
+    )
+    if name == "drip":
+        assert Waiting.closed.wait(10), "who nobody waits for goes on reading"
+
+
+def test_those_who_never_answer_take_so_many_threads_and_no_more() -> None:
+    let, begun = threading.Event(), threading.Semaphore(0)
+
+    def step() -> None:
+        begun.release()
+        let.wait()
+
+    def late() -> None:
+        with pytest.raises(TimeoutError):
+            until(time.monotonic(), step)
+
+    for _ in range(20):
+        late()
+    assert 0 < sum(begun.acquire(timeout=0.1) for _ in range(20)) <= 16
+    let.set()
+    assert until(time.monotonic() + 60, lambda: "given") == "given"
 
 
 @pytest.mark.parametrize("login", ["user:hush@", ""])

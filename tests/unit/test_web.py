@@ -388,6 +388,16 @@ def test_host_with_one_address_too_many_is_not_asked(site: Site, monkeypatch: py
     assert site.asked == []
 
 
+def test_resolver_that_does_not_answer_is_not_waited_for(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: answers.wait())
+    place = f"slow.test:{site.server_port}"
+    with pytest.raises(TransientError) as caught:
+        load(f"http://{place}/say/x", None, allowing(place).model_copy(update={"uri_timeout_seconds": 1}))
+    answers.set()
+    assert caught.value.message.endswith("it takes over 1 s (URI_TIMEOUT_SECONDS)")
+
+
 # -- certificates ------------------------------------------------------------------------------------
 
 

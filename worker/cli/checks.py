@@ -1,9 +1,11 @@
 """What `ingest doctor` looks at outside the tables: settings, servers, schema, broker, disk."""
 
 import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 from pydantic import SecretStr
 from redis import RedisError
@@ -16,6 +18,14 @@ from worker.settings import Settings, masked
 
 _LITTLE_SHARE = 0.05
 _LITTLE_BYTES = 1 << 30
+# The first versions of each series without CVE-2025-49844 (Redis' advisory GHSA-4789-qfc9-5f9q, Valkey's
+# release notes) and CVE-2026-2006 (postgresql.org/support/security). Series that are not named got none.
+_MENDED: dict[str, tuple[tuple[int, ...], ...]] = {
+    "Redis": ((6, 2, 20), (7, 2, 11), (7, 4, 6), (8, 0, 4), (8, 2, 2)),
+    "Valkey": ((7, 2, 11), (8, 0, 6), (8, 1, 4)),
+    "PostgreSQL": ((14, 21), (15, 16), (16, 12), (17, 8), (18, 2)),
+}
+_UPGRADE = "upgrade it to the newest version of its series, or of a newer one"
 
 
 class State(StrEnum):
@@ -66,7 +76,11 @@ def check_database(settings: Settings) -> tuple[Server | None, list[Finding]]:
         names = ("database disk", "pgvector", "migrations")
         return None, [Finding("database", State.FAILED, error.message, error.hint), *map(unchecked, names)]
     where = f"PostgreSQL {server.version} at {masked(settings.database_url)}"
-    found = [Finding("database", State.OK, where), check_room(settings)]
+    found = [
+        Finding("database", State.OK, where),
+        *judge_database_version(server.version),
+        check_room(settings),
+    ]
     return server, [*found, check_pgvector(server), check_revision(server)]
 
 
@@ -131,12 +145,13 @@ def check_broker(settings: Settings) -> list[Finding]:
     """Look whether the broker is there, and whether it keeps what it is given."""
     try:
         broker.require_broker(settings)
-        persistent = _persistent(settings)
+        said = _said(settings)
     except (BrokerUnavailableError, RedisError) as error:
         hint = error.hint if isinstance(error, BrokerUnavailableError) else "look at the server of BROKER_URL"
         return [Finding("broker", State.FAILED, getattr(error, "message", str(error)), hint)]
     found = [Finding("broker", State.OK, f"{masked(settings.broker_url)}, {broker.SAFE_EVICTION}")]
-    if not persistent:
+    found += judge_broker_version(said)
+    if not said.get("aof_enabled", 1):
         seen = "appendonly is off: a restart empties the queues, and dispatch fills them again"
         found.append(
             Finding(
@@ -149,12 +164,42 @@ def check_broker(settings: Settings) -> list[Finding]:
     return found
 
 
-def _persistent(settings: Settings) -> bool:
+def _said(settings: Settings) -> Mapping[str, Any]:
     client = broker.connect(settings)
     try:
-        return bool(client.info("persistence").get("aof_enabled", 1))
+        return {**client.info("server"), **client.info("persistence")}
     finally:
         client.close()
+
+
+def judge_broker_version(said: Mapping[str, Any]) -> list[Finding]:
+    """Warn of a server with a known hole; `said`: its INFO. Nothing where its version cannot be read."""
+    # Valkey says an old version of Redis, too
+    kind = "Valkey" if "valkey_version" in said else "Redis"
+    version = str(said.get(f"{kind.lower()}_version", ""))
+    if _is_mended(version, _MENDED[kind]):
+        return []
+    seen = f"{kind} {version} lets whoever may run scripts in it run any code (CVE-2025-49844)"
+    return [Finding("broker version", State.WARNING, seen, _UPGRADE)]
+
+
+def judge_database_version(version: str) -> list[Finding]:
+    """Warn of a server with a known hole. Nothing where its version cannot be read."""
+    if _is_mended(version, _MENDED["PostgreSQL"]):
+        return []
+    seen = f"PostgreSQL {version} lets whoever may send it queries run any code (CVE-2026-2006)"
+    return [Finding("database version", State.WARNING, seen, _UPGRADE)]
+
+
+def _is_mended(version: str, first: Sequence[tuple[int, ...]]) -> bool:
+    """Tell whether a version is one of `first`, in order, or later in its series, or of a later series."""
+    length = len(first[0])
+    try:
+        numbers = tuple(map(int, version.split(".")[:length]))
+    except ValueError:
+        return True
+    same = (one for one in first if one[:-1] == numbers[: length - 1])
+    return numbers > first[-1] or any(numbers >= one for one in same)
 
 
 def check_disk(settings: Settings) -> Finding:

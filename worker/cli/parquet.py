@@ -5,40 +5,40 @@ metadata and document_metadata (an object as JSON text, a struct or a map).
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from tempfile import TemporaryFile
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from worker.cli.records import Bad, unreadable
 from worker.errors import IngestError, SourceError
-from worker.settings import Settings
+from worker.settings import Settings, child_environment
 from worker.types import GivenChunk, GivenDocument
 
-NEEDED = ("source_path", "text", "vector")
-OPTIONAL = ("heading_path", "metadata", "document_metadata")
-_ROWS_A_PART = 512
-_BUFFER_BYTES = 1 << 20
+_READER = "worker.cli.parquetrows"
+_ROWS = b"rows"
 
 
 class Parquet:
     """A Parquet file as a stream of documents; only a few hundred rows and one document are in memory."""
 
-    def __init__(self, file: BinaryIO, name: str, settings: Settings, bad: Bad) -> None:
-        self._name, self._settings, self._bad = name, settings, bad
-        self._file = _open(file, name)
-        self._columns = [*NEEDED, *(column for column in OPTIONAL if column in self._file.schema_arrow.names)]
+    def __init__(self, rows: "_Rows", name: str, settings: Settings, bad: Bad) -> None:
+        self._rows, self._name, self._settings, self._bad = rows, name, settings, bad
         self._read = 0
-        _check_columns(self._file.schema_arrow, name)
 
     @property
     def share(self) -> float:
-        """How much was read."""
-        return float(self._read / self._file.metadata.num_rows) if self._file.metadata.num_rows else 1.0
+        """How much was read, as far as the file says how much there is."""
+        return min(self._read / self._rows.number, 1.0) if self._rows.number else 1.0
 
     def __iter__(self) -> Iterator[GivenDocument]:
         document: _Growing | None = None
-        for row, vector in self._rows():
+        for row, vector in self._pairs():
             self._read += 1
             path = row["source_path"]
             if path is None:
@@ -52,9 +52,9 @@ class Parquet:
         if document:
             yield document.given()
 
-    def _rows(self) -> Iterator[tuple[Mapping[str, Any], Any]]:
+    def _pairs(self) -> Iterator[tuple[Mapping[str, Any], Any]]:
         """Give rows, without their vector, and their vectors as arrays."""
-        for part in self._parts():
+        for part in self._rows:
             vectors = part.column("vector")
             try:
                 rows = part.drop_columns(["vector"]).to_pylist()
@@ -63,13 +63,90 @@ class Parquet:
                 raise unreadable(behind, error) from None
             yield from zip(rows, (_array(scalar) for scalar in vectors), strict=True)
 
-    def _parts(self) -> Iterator[Any]:
+
+@contextmanager
+def reading(file: BinaryIO, name: str, settings: Settings, bad: Bad) -> Iterator[Parquet]:
+    """Have a process of its own read a file, within MAX_DOCUMENT_MEMORY_BYTES and MAX_DOCUMENT_SECONDS.
+
+    Raises SourceError for what cannot be read, or takes more.
+    """
+    _require_pyarrow(name)
+    bounds = {
+        "name": name,
+        "document_bytes": settings.max_document_bytes,
+        "memory_bytes": settings.max_document_memory_bytes,
+        "seconds": settings.max_document_seconds,
+    }
+    with (
+        TemporaryFile() as said,
+        subprocess.Popen(
+            [sys.executable, "-P", "-m", _READER, json.dumps(bounds)],
+            stdin=file,
+            stdout=subprocess.PIPE,
+            stderr=said,
+            # the default one sets far more aside than it gives
+            env=child_environment(ARROW_DEFAULT_MEMORY_POOL="system"),
+        ) as process,
+    ):
+        try:
+            yield Parquet(_Rows(process, said, name, settings), name, settings, bad)
+        finally:
+            process.kill()
+
+
+class _Rows:
+    """What the process gives, a part at a time. `number`: how many rows the file says it has."""
+
+    def __init__(
+        self, process: subprocess.Popen[bytes], said: BinaryIO, name: str, settings: Settings
+    ) -> None:
+        from pyarrow import ArrowException, ipc
+
+        self._process, self._said, self._name = process, said, name
+        self._seconds = settings.max_document_seconds
+        try:
+            self._stream = ipc.open_stream(process.stdout)
+        except (ArrowException, OSError):
+            raise self._why() from None
+        self.number = int(self._stream.schema.metadata[_ROWS])
+
+    def __iter__(self) -> Iterator[Any]:
         from pyarrow import ArrowException
 
         try:
-            yield from self._file.iter_batches(batch_size=_ROWS_A_PART, columns=self._columns)
-        except (ArrowException, OSError) as error:
-            raise unreadable(self._name, error) from None
+            yield from self._stream
+        except (ArrowException, OSError):
+            raise self._why() from None
+        if self._process.wait():  # a stream that is cut off between two parts seems to be at its end
+            raise self._why()
+
+    def _why(self) -> SourceError:
+        code = self._process.wait()
+        if code == -signal.SIGPROF:
+            return SourceError(
+                f"{self._name} has a document that takes over MAX_DOCUMENT_SECONDS, {self._seconds:,} s of"
+                " processor time, to read",
+                "write it with fewer rows, or raise the setting",
+            )
+        self._said.seek(0)
+        try:
+            message, hint = json.loads(self._said.read())
+        except ValueError:
+            ended = f"signal {-code}" if code < 0 else f"code {code}"
+            return SourceError(
+                f"{self._name} cannot be read: the process that reads it ended with {ended}",
+                "check the file, or raise MAX_DOCUMENT_MEMORY_BYTES",
+            )
+        return SourceError(message, hint)
+
+
+def _require_pyarrow(name: str) -> None:
+    try:
+        import pyarrow as pa  # noqa: F401 -- looked for, before a process is started that needs it
+    except ImportError:
+        raise IngestError(
+            f"{name} is Parquet, which pyarrow reads", "install it: pip install 'ingest-worker[parquet]'"
+        ) from None
 
 
 class _Growing:
@@ -116,62 +193,3 @@ def _object(value: Any) -> Any:
         return json.loads(value)
     except (ValueError, RecursionError):
         return value
-
-
-def _open(file: BinaryIO, name: str) -> Any:
-    try:
-        from pyarrow import ArrowException
-        from pyarrow.parquet import ParquetFile
-    except ImportError:
-        raise IngestError(
-            f"{name} is Parquet, which pyarrow reads", "install it: pip install 'ingest-worker[parquet]'"
-        ) from None
-    try:
-        # else pyarrow reads whole row groups ahead, of a million rows
-        return ParquetFile(file, buffer_size=_BUFFER_BYTES, pre_buffer=False)
-    except (ArrowException, OSError) as error:
-        reason = str(error).partition("\n")[0]
-        raise SourceError(f"{name} is no whole Parquet file: {reason}", "write it again") from None
-
-
-def _check_columns(schema: Any, name: str) -> None:
-    missing = [column for column in NEEDED if column not in schema.names]
-    if missing:
-        raise SourceError(
-            f"{name} has no column {', '.join(missing)}", f"it has {', '.join(schema.names)}; rename them"
-        )
-    twice = [column for column in (*NEEDED, *OPTIONAL) if schema.names.count(column) > 1]
-    if twice:
-        raise SourceError(f"{name} has the column {twice[0]} twice", "write it with one")
-    for column, (what, fits) in _fits().items():
-        if column in schema.names and not fits(schema.field(column).type):
-            raise SourceError(
-                f"the column {column} of {name} is {schema.field(column).type}", f"it must be {what}"
-            )
-
-
-def _fits() -> Mapping[str, tuple[str, Callable[[Any], bool]]]:
-    """Give what each column must be, in words and as a test of its Arrow type."""
-    from pyarrow import types
-
-    def texts(kind: Any) -> bool:
-        if types.is_dictionary(kind):
-            return texts(kind.value_type)
-        return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind))
-
-    def items(kind: Any) -> Any:
-        listed = types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
-        return kind.value_type if listed else None
-
-    def number(kind: Any) -> bool:
-        return kind is not None and bool(types.is_floating(kind) or types.is_integer(kind))
-
-    return {
-        "source_path": ("text", texts),
-        "text": ("text", texts),
-        "vector": ("a list of numbers", lambda kind: number(items(kind))),
-        "heading_path": (
-            "a list of text",
-            lambda kind: items(kind) is not None and (texts(items(kind)) or types.is_null(items(kind))),
-        ),
-    }

@@ -45,9 +45,10 @@ def opened(name: str, settings: Settings, bad: Bad) -> Iterator[Records]:
     shown = printable(name)
     with _opened(name, shown) as file:
         if _is_parquet(file):
-            from worker.cli.parquet import Parquet
+            from worker.cli.parquet import reading
 
-            yield Parquet(file, shown, settings, bad)
+            with reading(file, shown, settings, bad) as rows:
+                yield rows
         else:
             size = os.fstat(file.fileno()).st_size
             yield JsonLines(file, shown, settings.max_document_bytes, bad, size)

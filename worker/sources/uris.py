@@ -1,13 +1,17 @@
 """What a URI names: http and https are read here, at addresses that were checked; the rest by fsspec.
 
-A driver of fsspec connects by itself: what is held is the scheme, the host or bucket, and the size.
+A driver of fsspec connects by itself: what is held is the scheme, the host or bucket, the size, and the time.
 """
+
+import time
+from functools import partial
 
 from worker.allowlist import WEB_PORTS
 from worker.errors import DocumentError, TransientError
 from worker.settings import Settings
+from worker.sources.deadline import until
 from worker.sources.permission import require_allowed
-from worker.sources.size import within
+from worker.sources.size import up_to, within
 from worker.urls import hidden
 
 
@@ -18,16 +22,14 @@ def read_uri(uri: str, settings: Settings) -> bytes:
         from worker.sources.web import fetch
 
         return fetch(uri, settings)
-    return _read_storage(uri, place.scheme, settings.max_document_bytes)
+    _require_driver(place.scheme)
+    return _read_storage(uri, settings)
 
 
-def _read_storage(uri: str, scheme: str, limit: int) -> bytes:
-    import fsspec
-
-    _require_driver(scheme)
+def _read_storage(uri: str, settings: Settings) -> bytes:
+    limit, time_up = settings.max_document_bytes, time.monotonic() + settings.uri_timeout_seconds
     try:
-        with fsspec.open(uri, "rb") as file:
-            return within(file.read(limit + 1), limit)
+        return within(until(time_up, partial(_content, uri, limit + 1, time_up)), limit)
     except (DocumentError, MemoryError):
         raise
     except FileNotFoundError:
@@ -35,9 +37,23 @@ def _read_storage(uri: str, scheme: str, limit: int) -> bytes:
     except PermissionError:
         raise DocumentError("unreadable", f"access to {hidden(uri)} is refused") from None
     except Exception as error:  # noqa: BLE001 -- each driver has its own, and says the whole URI in some
-        raise TransientError(
-            "source_unavailable", f"{hidden(uri)} does not answer: {type(error).__name__}"
-        ) from None
+        said = f"does not answer: {type(error).__name__}"
+        if time.monotonic() >= time_up:
+            said = f"cannot be read: it takes over {settings.uri_timeout_seconds} s (URI_TIMEOUT_SECONDS)"
+        raise TransientError("source_unavailable", f"{hidden(uri)} {said}") from None
+
+
+def _content(uri: str, limit: int, time_up: float) -> bytes:
+    import fsspec
+
+    with fsspec.open(uri, "rb") as file:
+
+        def part(size: int) -> bytes:
+            if time.monotonic() >= time_up:  # nobody waits for it any more
+                raise TimeoutError
+            return bytes(file.read(size))
+
+        return up_to(part, limit)
 
 
 def _require_driver(scheme: str) -> None:

@@ -18,6 +18,7 @@ from urllib.parse import urljoin
 from worker.allowlist import WEB_PORTS
 from worker.errors import DocumentError, TransientError
 from worker.settings import Settings
+from worker.sources.deadline import until
 from worker.sources.permission import Place, require_allowed
 from worker.sources.size import too_large, up_to, within
 from worker.urls import hidden
@@ -89,7 +90,7 @@ def _answer(place: Place, time_up: float) -> Iterator[HTTPResponse]:
 
 def _connected(place: Place, time_up: float) -> socket.socket:
     """Connect to an address of a host, each of which must be allowed."""
-    addresses = _addresses(place)
+    addresses = until(time_up, partial(_addresses, place))  # a resolver has a patience of its own
     for address in addresses:
         if not place.admits(address):
             said = f"{place.host} leads to {address}, neither public nor in a network of ALLOWED_URI_HOSTS"

@@ -12,6 +12,7 @@ from itertools import takewhile
 from uuid import UUID
 
 GAP = 1 << 20
+_MOST_PAIRS = 1 << 18  # a quarter of a second or so
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +36,9 @@ class Plan:
 def plan(stored: Sequence[Stored], wanted: Sequence[Hashable]) -> Plan:
     """Compare the stored chunks, in order, with the identities of the wanted ones, in order.
 
-    Keeps the equal chunks at both ends, and between them a longest increasing run of equal ones: one
-    edit costs what it changes, also where chunks repeat. Where the gaps between kept neighbours are
-    used up, nothing is kept and all are numbered anew.
+    Keeps a longest common subsequence, so no plan deletes or inserts less. Two are not minimal: where the
+    gaps between kept neighbours are used up, nothing is kept and all are numbered anew; and where repeated
+    chunks make over 2^18 pairs, the equal ones at both ends are kept, and of the others each is paired once.
     """
     kept = _in_order(_pair(stored, wanted))
     inserts = _number(stored, kept, len(wanted))
@@ -54,17 +55,24 @@ def all_new(count: int) -> Plan:
 
 
 def _pair(stored: Sequence[Stored], wanted: Sequence[Hashable]) -> list[tuple[int, int]]:
-    """Pair wanted positions with stored ones of the same identity: the ends, then first come first served."""
+    """Pair wanted positions with stored ones of the same identity: the ends, and between them each with each.
+
+    The stored ones of a position come last one first, so a run takes one of them (Hunt and Szymanski 1977).
+    """
     before = [chunk.identity for chunk in stored]
     head = _equal(before, wanted)
     tail = _equal(before[head:][::-1], wanted[head:][::-1])
     places: dict[Hashable, deque[int]] = defaultdict(deque)
     for i in range(head, len(before) - tail):
-        places[before[i]].append(i)
-    between = range(head, len(wanted) - tail)
+        places[before[i]].appendleft(i)
+    between = [j for j in range(head, len(wanted) - tail) if wanted[j] in places]
+    if sum(len(places[wanted[j]]) for j in between) <= _MOST_PAIRS:
+        middle = [(j, i) for j in between for i in places[wanted[j]]]
+    else:  # first come, first served
+        middle = [(j, places[wanted[j]].pop()) for j in between if places[wanted[j]]]
     return [
         *((n, n) for n in range(head)),
-        *((j, places[wanted[j]].popleft()) for j in between if places.get(wanted[j])),
+        *middle,
         *((len(wanted) - n, len(before) - n) for n in range(tail, 0, -1)),
     ]
 
