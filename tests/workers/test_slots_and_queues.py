@@ -1,6 +1,8 @@
 """What stays bounded: 24 slots on one database, and everybody beside 100,000 messages that nobody needs."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -21,11 +23,19 @@ from worker.monitoring.exposition import StateCollector
 from worker.producer import wait
 from worker.resources import Resources
 from worker.resources import resources as process_resources
-from worker.settings import Settings
+from worker.settings import Settings, read_settings
 from worker.tasks import ingest_batch_task
 from worker.types import Queue
 
-SLOTS, DOCUMENTS = 24, 480
+NODES, SLOTS_OF_A_NODE, DOCUMENTS = 4, 6, 480
+SLOTS = NODES * SLOTS_OF_A_NODE
+# the fewest connections that a slot can work with: one writes, one renews the lease
+POOL = 2
+NODE = {
+    "INGEST_CONCURRENCY": str(SLOTS_OF_A_NODE),
+    "DATABASE_POOL_SIZE": str(POOL),
+    "DATABASE_MAX_OVERFLOW": "0",
+}
 STALE, AT_ONCE, A_PART = 100_000, 1_000, 200
 # Of 100,000 messages of more than a kilobyte each: what one look may take.
 LOOK_COMMANDS, LOOK_BYTES = 40, 100_000
@@ -39,6 +49,12 @@ def number(connection: Connection, statement: str) -> int:
     return int(connection.execute(text(statement)).scalar_one())
 
 
+def completed(data_dir: Path) -> float:
+    """The documents that the processes of a folder have counted as completed."""
+    folder = folder_of(read_settings(data_dir=data_dir))
+    return shown(folder)["ingest_documents_processed_total"]["completed",]
+
+
 # -- 24 slots -------------------------------------------------------------------------------------
 
 
@@ -47,33 +63,41 @@ def environment(environment: dict[str, str]) -> dict[str, str]:
     return environment | {"BATCH_DOCUMENTS": "10", "EMBEDDING_PROVIDER": "none"}
 
 
-def test_24_slots_stay_within_their_connections_and_do_each_document_once(
-    start: StartWorker, until: Until, resources: Resources, connection: Connection, counts: Counts
+def test_24_slots_of_4_nodes_stay_within_their_connections_and_do_each_document_once(
+    start: StartWorker,
+    until: Until,
+    resources: Resources,
+    connection: Connection,
+    counts: Counts,
+    tmp_path: Path,
 ) -> None:
     ours = "datname = current_database() AND application_name LIKE 'ingest%'"
     connections = f"SELECT count(*) FROM pg_stat_activity WHERE {ours}"
-    a_process = resources.settings.database_pool_size + resources.settings.database_max_overflow
+    producer = resources.settings.database_pool_size + resources.settings.database_max_overflow
     most = []
 
     def all_done() -> bool:
         most.append(number(connection, connections))
         return counts() == {"completed": DOCUMENTS}
 
-    start("ingest", INGEST_CONCURRENCY=str(SLOTS))
+    folders = [tmp_path / f"machine-{n}" for n in range(NODES)]
+    with ThreadPoolExecutor() as together:
+        list(together.map(lambda folder: start(DATA_DIR=str(folder), **NODE), folders))
     until(lambda: number(connection, "SELECT coalesce(sum(slots), 0) FROM heartbeats") == SLOTS)
+    assert number(connection, "SELECT count(*) FROM heartbeats") == NODES
     with writes_blocked(resources):
         submit(texts(DOCUMENTS))
         until(lambda: waiting_writers(connection) == SLOTS)
         most.append(number(connection, connections))
     until(all_done)
     # as docs/operations/growing.md counts them; the two pools of this process are a producer's each
-    assert SLOTS < max(most) <= 1 + (SLOTS + 2) * a_process
+    assert SLOTS < max(most) <= NODES + SLOTS * POOL + 2 * producer
     assert number(connection, "SELECT sum(settled) FROM batches WHERE state = 'finished'") == DOCUMENTS
     assert number(connection, "SELECT count(*) FROM batches WHERE state <> 'finished'") == 0
     assert number(connection, "SELECT sum(documents) FROM batches") == DOCUMENTS
     assert number(connection, "SELECT count(*) FROM chunks") == DOCUMENTS
-    counted = shown(folder_of(resources.settings))["ingest_documents_processed_total"]
-    assert counted["completed",] == DOCUMENTS
+    assert number(connection, "SELECT count(DISTINCT worker) FROM batches") == NODES
+    assert sum(map(completed, folders)) == DOCUMENTS
 
 
 # -- 100,000 messages -----------------------------------------------------------------------------
