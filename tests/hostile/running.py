@@ -1,5 +1,6 @@
 """All hostile files at once through real processes: `ingest add`, and a worker that is not root.
 
+What the command passes over a producer names after that, by `Document.path`, as nothing keeps it from.
 What became of each is compared with the manifest.
 """
 
@@ -9,20 +10,20 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import psutil
-from sqlalchemy import text
+from sqlalchemy import Row, text
 from tenacity import Retrying, stop_after_delay, wait_fixed
 
 from benchmarks.memory import Peaks
 from tests.hostile import files
 from tests.hostile.files import MEBIBYTE
-from tests.hostile.manifest import CASES, NASTY, PASSED_OVER, Case, Expected, completed
+from tests.hostile.manifest import CASES, DEVICE, NASTY, PASSED_OVER, Case, Expected, completed
 from worker.cli.waiting import live_slots
 from worker.embedded.account import Account, account_for, let_read, let_through
 from worker.embedded.process import death_wish
@@ -40,7 +41,9 @@ START_SECONDS, ADD_SECONDS = 60, 1200
 BESIDE_BYTES = 160 << 20
 FOUND = """SELECT d.source_path, coalesce(o.status, d.status) AS status, d.error_code, d.cleaned,
     d.duplicate_of IS NOT NULL AS twin
-    FROM documents d LEFT JOIN documents o ON o.document_id = d.duplicate_of"""
+    FROM documents d JOIN tenants t ON t.tenant_id = d.tenant_id
+    LEFT JOIN documents o ON o.document_id = d.duplicate_of WHERE t.name = :tenant"""
+NAMED = "named"
 
 
 @dataclass(slots=True)
@@ -66,18 +69,23 @@ def run(folder: Path, scale: float) -> Found:
     files.neighbours(folder / "files", NEIGHBOURS)
     expected = {str(case.put(below, scale)): case.expected for case in CASES}
     expected |= {str(path): completed() for path in below.glob("*.md") if str(path) not in expected}
-    roots = os.pathsep.join(map(str, (below, *_nasty())))
+    named = {str(case.path(below)): case.named for case in CASES if case.named}
+    roots = os.pathsep.join(map(str, (below, DEVICE, *_nasty())))
     with _worker(folder, roots) as parent:
         wait(submit([Document.text("A line to load the model with.", source_path="first")]).document_ids)
         with Peaks(parent).watching() as idle:
             pass
         with Peaks(parent).watching() as peaks:
             answer = _add(folder, roots, below, *_nasty())
+            receipt = submit(map(Document.path, named), tenant=NAMED)
+            wait(receipt.document_ids, timeout_seconds=START_SECONDS)
     for path in _nasty():
         expected |= {
             str(file): NASTY.get(str(file.relative_to(path)), completed()) for file in files.below(path)
         }
-    return _compared(expected, answer, idle.highest, peaks.highest)
+    found = _compared(expected, answer, idle.highest, peaks.highest)
+    found.wrong += _wrong(named, _outcomes(_rows(NAMED)))
+    return found
 
 
 def _nasty() -> list[Path]:
@@ -140,20 +148,37 @@ def _add(folder: Path, roots: str, *paths: Path) -> Any:
 
 
 def _compared(expected: Mapping[str, Expected], answer: Mapping[str, Any], idle: float, peak: float) -> Found:
-    found = Found(answer=answer, idle_mib=idle, peak_mib=peak)
-    rows = resources().transact(lambda connection: connection.execute(text(FOUND)).all())
-    outcomes = {
+    rows = _rows("default")
+    outcomes = _outcomes(rows)
+    outcomes.pop("first")
+    return Found(
+        outcomes=outcomes,
+        wrong=_wrong(expected, outcomes),
+        counts=Counter(outcome.status for outcome in outcomes.values()),
+        twins=sum(row.twin for row in rows),
+        answer=answer,
+        idle_mib=idle,
+        peak_mib=peak,
+    )
+
+
+def _rows(tenant: str) -> Sequence[Row[Any]]:
+    return resources().transact(lambda connection: connection.execute(text(FOUND), {"tenant": tenant}).all())
+
+
+def _outcomes(rows: Sequence[Row[Any]]) -> dict[str, Expected]:
+    return {
         str(local_path(row.source_path)): Expected(row.status, row.error_code, row.cleaned) for row in rows
     }
-    outcomes.pop("first")
-    found.outcomes = outcomes
-    found.twins = sum(row.twin for row in rows)
-    found.counts = Counter(outcome.status for outcome in outcomes.values())
-    for path in expected.keys() | outcomes.keys():
-        meant, is_now = expected.get(path), outcomes.get(path, Expected(PASSED_OVER))
-        if meant != is_now:
-            found.wrong.append(f"{path!r}: {is_now}, not {meant}")
-    return found
+
+
+def _wrong(expected: Mapping[str, Expected], outcomes: Mapping[str, Expected]) -> list[str]:
+    """Say, a line a file, what is not as it is meant to be."""
+    ended = {
+        path: (expected.get(path), outcomes.get(path, Expected(PASSED_OVER)))
+        for path in expected.keys() | outcomes.keys()
+    }
+    return [f"{path!r}: {is_now}, not {meant}" for path, (meant, is_now) in ended.items() if meant != is_now]
 
 
 def bound_mib(settings: Settings) -> float:
@@ -168,5 +193,4 @@ def bound_mib(settings: Settings) -> float:
 
 def outcome_of(found: Found, case: Case, folder: Path) -> Expected:
     """Give what became of a case's file."""
-    path = os.fsdecode(os.path.join(os.fsencode(folder), b"files", case.name))  # noqa: PTH118 -- of bytes
-    return found.outcomes.get(path, Expected(PASSED_OVER))
+    return found.outcomes.get(str(case.path(folder / "files")), Expected(PASSED_OVER))

@@ -38,6 +38,7 @@ HASTE = {
     "MAX_UNSEALED_ROWS": "10000",
     "FLOWER_BASIC_AUTH": "operator:what nobody guesses",
 }
+DATABASE_PASSWORD = "of-the-database-9f2c"  # the servers here ask for none
 PLAIN = re.compile(r"ingest [\w \"'./:@=-]*")  # a command that a shell takes as it stands
 ALIVE = "SELECT count(*) FROM heartbeats WHERE kind = %s AND seen_at > now() - interval '4 s'"
 
@@ -81,7 +82,7 @@ class Stack:
             **HASTE,
             "PATH": os.pathsep.join(programs),
             "PGCONNECT_TIMEOUT": "5",
-            "DATABASE_URL": f"postgresql://postgres@/ingest?{both}",
+            "DATABASE_URL": f"postgresql://postgres:{DATABASE_PASSWORD}@/ingest?{both}",
             "STANDBY_URL": self.standby.url,
             "BROKER_URL": valkey.url,
             "DATA_DIR": str(folder / "data"),

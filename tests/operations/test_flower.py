@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.operations.stack import HASTE, Stack, until
+from tests.operations.stack import DATABASE_PASSWORD, HASTE, Stack, until
 from tests.operations.test_runbooks import ALL, session
 from worker.errors import Exit
 
@@ -143,7 +143,8 @@ def test_what_is_shown_is_read_at_a_glance_and_holds_no_text_and_no_secret(
     everything = "".join(flower.ask(page)[1] for page in pages)
     password = re.search(r":([^:@]+)@", stack.environment["BROKER_URL"])
     assert password is not None
-    assert not re.search(rf"{re.escape(password[1])}|what nobody guesses|sails to|is secret", everything)
+    secrets = rf"{re.escape(password[1])}|{DATABASE_PASSWORD}|what nobody guesses|sails to|is secret"
+    assert not re.search(secrets, everything)
 
 
 def shown(tasks: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -75,3 +75,16 @@ def counts(connection: Connection) -> Callable[[], dict[str, int]]:
         return {row.status: row.documents for row in found}
 
     return run
+
+
+@pytest.fixture
+def embedded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], int]:
+    """Sum up the texts that the model of all workers was given, by what became of it."""
+    log = tmp_path / "embedded"
+    monkeypatch.setenv("MODEL_LOG", str(log))
+
+    def run(answered: str = "embedded") -> int:
+        lines = log.read_text().splitlines() if log.exists() else []
+        return sum(int(line.split()[1]) for line in lines if line.startswith(answered))
+
+    return run

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import psutil
 import pytest
 from pytest_celery import CeleryTestWorker, RedisTestBroker
 from sqlalchemy import Connection, event, text
@@ -254,18 +253,6 @@ def test_a_cold_shutdown_in_the_middle_ends_the_worker_and_loses_nothing(
     start("ingest")
     dispatch(resources)
     until(lambda: counts() == {"completed": 30})
-
-
-def test_each_child_has_an_engine_of_its_own(
-    start: StartWorker, until: Until, resources: Resources, connection: Connection, counts: Counts
-) -> None:
-    worker = start("ingest")
-    with writes_blocked(resources):
-        submit(texts(600))
-        until(lambda: waiting_writers(connection) == 2)
-        children = {child.pid for child in psutil.Process(worker.container.process.pid).children()}
-        assert len(children) >= 2
-    until(lambda: counts() == {"completed": 600})
 
 
 def test_many_documents_put_few_messages_into_the_broker(resources: Resources, counts: Counts) -> None:

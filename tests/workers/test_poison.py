@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
-import pytest
 from pytest_celery import CeleryTestWorker
 from sqlalchemy import Connection, text
 
@@ -36,19 +35,6 @@ def texts(count: int, start: int = 0) -> list[Document]:
 
 def number(connection: Connection, query: str) -> int:
     return int(connection.execute(text(query)).scalar_one() or 0)
-
-
-@pytest.fixture
-def embedded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], int]:
-    """Sum up the texts that the model of all workers was given, by what became of it."""
-    log = tmp_path / "embedded"
-    monkeypatch.setenv("MODEL_LOG", str(log))
-
-    def run(answered: str = "embedded") -> int:
-        lines = log.read_text().splitlines() if log.exists() else []
-        return sum(int(line.split()[1]) for line in lines if line.startswith(answered))
-
-    return run
 
 
 def test_documents_that_end_their_process_fail_alone_each_with_its_cause(

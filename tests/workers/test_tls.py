@@ -1,28 +1,45 @@
 """PostgreSQL and Redis behind TLS, and a user of Redis that may do what the processes need and no more."""
 
+import json
 import os
 import re
+from base64 import b64encode
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.request import Request, urlopen
 
 import pytest
 import redis
 import trustme
 from pydantic import SecretStr
+from sqlalchemy import Connection, text
 
-from tests.conftest import Run
+from tests.conftest import Run, free_port
+from tests.forks import Forks
+from tests.integration import exporting
 from tests.tls import proxied
-from tests.workers.conftest import StartWorker
+from tests.workers.conftest import StartWorker, Until
 from worker.broker import require_broker
+from worker.cli.watching import Watcher
 from worker.db.engine import reach
+from worker.db.grants import Role
+from worker.db.logins import role_names, role_urls
+from worker.db.roles import make_roles
 from worker.db.schema import is_replica
 from worker.embedded import RunningPostgres, RunningValkey
 from worker.errors import BrokerUnavailableError, DatabaseUnavailableError, Exit
 from worker.settings import Settings, read_settings
+from worker.types import Queue
 
+PREFIX = "tls_"
+LOGINS = """
+    SELECT usename FROM pg_stat_activity
+    WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_name LIKE 'ingest%'"""
+KINDS = ("ingest", "interactive", "search", "maintenance", "beat")
+FLOWER = {"FLOWER_PORT": str(free_port()), "FLOWER_BASIC_AUTH": "operator:what nobody guesses"}
 PAGE = Path(__file__).parents[2] / "docs/operations/tls.md"
 
 
@@ -96,24 +113,79 @@ def test_certificate_that_is_not_accepted_is_said_in_a_line(
         assert valkey.password not in said
 
 
-def test_documents_and_searches_go_through_tls_as_a_user_that_may_little(
-    secured: Secured,
-    settings: Settings,
-    limited: Any,
-    start: StartWorker,
-    monkeypatch: pytest.MonkeyPatch,
-    ingest: Run,
-    tmp_path: Path,
-) -> None:
+@pytest.fixture
+def in_roles(secured: Secured, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Settings of which every URL goes through TLS, each as the login that may least."""
     monkeypatch.setenv("DATABASE_URL", secured.database(settings))
     monkeypatch.setenv("BROKER_URL", secured.broker("ingest:hush"))
-    with ThreadPoolExecutor() as both:
-        list(both.map(start, ("ingest", "search")))
-    (tmp_path / "a.txt").write_text("Ships sail by TLS.")
-    assert ingest("add", "a.txt", "--wait", "--timeout", "30").returncode == Exit.OK, limited.acl_log()
-    assert b"a.txt" in ingest("search", "what sails?").stdout
+    way = read_settings()
+    make_roles(way, PREFIX)
+    for name, url in role_urls(way, PREFIX, {}).items():
+        monkeypatch.setenv(name, str(url))
+    for name, value in FLOWER.items():
+        monkeypatch.setenv(name, value)
+    return read_settings()
+
+
+@contextmanager
+def flower(forks: Forks, folder: Path) -> Iterator[None]:
+    """Run Flower for a while."""
+    process = forks.start(["flower"], folder, os.environ, {"stderr": folder / "flower.log"})
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+def column(connection: Connection, query: str) -> set[Any]:
+    return set(connection.execute(text(query)).scalars())
+
+
+def queues_shown() -> set[str]:
+    """The queues that Flower's page of the broker has a line for."""
+    asked = Request(f"http://127.0.0.1:{FLOWER['FLOWER_PORT']}/broker")
+    asked.add_header("Authorization", f"Basic {b64encode(FLOWER['FLOWER_BASIC_AUTH'].encode()).decode()}")
+    with urlopen(asked, timeout=30) as answer:
+        return set(re.findall(r'<tr id="(.*?)"', answer.read().decode()))
+
+
+def test_all_processes_go_through_tls_as_users_that_may_little(
+    in_roles: Settings,
+    limited: Any,
+    start: StartWorker,
+    until: Until,
+    forks: Forks,
+    ingest: Run,
+    connection: Connection,
+    tmp_path: Path,
+) -> None:
+    with flower(forks, tmp_path), exporting.running(forks, tmp_path) as exporter:
+        with ThreadPoolExecutor() as together:
+            list(together.map(start, KINDS))
+        (tmp_path / "a.txt").write_text("Ships sail by TLS.")
+        (tmp_path / "b.txt").write_text("Somebody waits for this.")
+        for arguments in (["a.txt"], ["b.txt", "--interactive"]):
+            added = ingest("add", *arguments, "--wait", "--timeout", "30")
+            assert added.returncode == Exit.OK, (added.stderr, limited.acl_log())
+        assert b"a.txt" in ingest("search", "what sails?").stdout
+        until(lambda: column(connection, "SELECT chore FROM maintenance_runs") >= {"dispatch", "rescue"})
+        assert column(connection, "SELECT kind FROM heartbeats") == set(KINDS)
+        samples = exporting.scrape(exporter)
+        assert samples["ingest_documents"]["status=completed"] == 2
+        assert exporting.checks(exporter, "ready")[0] == 200
+        until(lambda: queues_shown() == set(Queue))
+        assert Watcher(in_roles, 1).look().trouble == ()
+        examined = json.loads(ingest("doctor", "--json").stdout)["findings"]
+        # the servers of the suite keep nothing
+        assert {finding["name"] for finding in examined if finding["state"] != "ok"} == {"broker persistence"}
+        names = role_names(PREFIX)
+        assert column(connection, LOGINS) == {names[role] for role in Role} - {names[Role.OWNER]}
     assert limited.acl_log() == []
-    mine: Any = redis.Redis.from_url(os.environ["BROKER_URL"])
+
+
+def test_user_of_redis_may_little(in_roles: Settings, limited: Any) -> None:
+    mine: Any = redis.Redis.from_url(in_roles.broker_url.get_secret_value())
     for forbidden in (
         ["FLUSHALL"],
         ["KEYS", "*"],

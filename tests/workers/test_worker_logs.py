@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,15 @@ from sqlalchemy import Connection, text
 from tests.conftest import Run
 from tests.workers.conftest import StartWorker, Until
 from worker import Document, GivenChunk, submit
+from worker.db.engine import driver_url
+from worker.embedded import RunningValkey
 from worker.errors import Exit, IngestError
 from worker.producer import search, wait
 from worker.settings import Settings
 from worker.types import LogFormat, Queue, TaskName
 
 MARK = "xylophonic"
+PASSWORD = "of-the-database-9f2c"
 FORGED = "two\nERROR worker.tasks batch.done batch=forged"
 CONSOLE = re.compile(r"(DEBUG|INFO|WARNING|ERROR|CRITICAL) [\w.]+ \S.*|    .*")
 POISON = f"""
@@ -46,6 +50,11 @@ def records(lines: list[str]) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
+def with_password(settings: Settings) -> str:
+    """The database's URL with a password in it, which a server of the suite does not ask for."""
+    return settings.database_url.get_secret_value().replace("postgres@", f"postgres:{PASSWORD}@", 1)
+
+
 def search_all(mark: str) -> None:
     """Search well, wrongly, and with what no worker can read."""
     from worker.app import app
@@ -60,10 +69,15 @@ def search_all(mark: str) -> None:
 
 @pytest.mark.parametrize("log_format", LogFormat)
 def test_real_workers_log_lines_without_contents(
-    start: StartWorker, until: Until, connection: Connection, settings: Settings, log_format: LogFormat
+    start: StartWorker,
+    until: Until,
+    connection: Connection,
+    settings: Settings,
+    valkey: RunningValkey,
+    log_format: LogFormat,
 ) -> None:
     connection.execute(text(POISON))
-    chosen = {"LOG_FORMAT": log_format.value, "LOG_LEVEL": "DEBUG"}
+    chosen = {"LOG_FORMAT": log_format.value, "LOG_LEVEL": "DEBUG", "DATABASE_URL": with_password(settings)}
     workers = [start("ingest", **chosen), start("search", **chosen)]
     receipt = submit(marked(), trace="import-1")
     outcome = wait(receipt.document_ids, timeout_seconds=60)
@@ -76,6 +90,8 @@ def test_real_workers_log_lines_without_contents(
     written = "".join(worker.logs() for worker in workers)
     assert MARK not in written
     assert "hush" not in written
+    assert PASSWORD not in written
+    assert valkey.password not in written
     assert "Received unregistered task of type" in written
     lines = written.splitlines()
     if log_format is LogFormat.CONSOLE:
@@ -109,14 +125,46 @@ def check_records(found: list[dict[str, Any]], trace: str) -> None:
     assert "TypeError" in crash["exception"]
 
 
-def test_process_that_cannot_start_says_so_in_json(ingest: Run, settings: Settings) -> None:
-    away = {"BROKER_URL": "redis://:hush@127.0.0.1:1/0", "STARTUP_PATIENCE_SECONDS": "1"}
-    done = ingest("worker", "search", LOG_FORMAT="json", **away)
+def test_who_loses_both_servers_logs_no_password_of_theirs(
+    start: StartWorker,
+    until: Until,
+    settings: Settings,
+    broker_node: RedisTestBroker,
+    administrate: Callable[[str], None],
+) -> None:
+    chosen = {"LOG_FORMAT": "json", "LOG_LEVEL": "DEBUG", "DATABASE_URL": with_password(settings)}
+    nodes = [start(kind, **chosen) for kind in ("ingest", "search", "beat")]
+    broker_node.kill("SIGKILL")
+    name = driver_url(settings.database_url).database
+    administrate(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+    administrate(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+    until(lambda: all("not currently accepting connections" in node.logs() for node in nodes))
+    until(lambda: all("Connection refused.. Trying again" in node.logs() for node in nodes))
+    written = "".join(node.logs() for node in nodes)
+    assert PASSWORD not in written
+    assert broker_node.container.server.password not in written
+
+
+@pytest.mark.parametrize(
+    ("away", "code"),
+    [
+        ({"BROKER_URL": "redis://:hush@127.0.0.1:1/0"}, Exit.BROKER),
+        ({"BROKER_URL": "redis://:hush@{server}"}, Exit.BROKER),
+        ({"DATABASE_URL": "postgresql://u:hush@127.0.0.1:1/d"}, Exit.DATABASE),
+    ],
+    ids=["no broker", "a broker that has another password", "no database"],
+)
+def test_process_that_cannot_start_says_so_in_json(
+    ingest: Run, settings: Settings, away: dict[str, str], code: Exit
+) -> None:
+    server = settings.broker_url.get_secret_value().rpartition("@")[2]
+    urls = {name: url.replace("{server}", server) for name, url in away.items()}
+    done = ingest("worker", "search", LOG_FORMAT="json", STARTUP_PATIENCE_SECONDS="1", **urls)
     found = records(done.stderr.decode().splitlines())
     assert [record["event"] for record in found] == ["servers.awaited"] * (len(found) - 1) + [
         "process.refused"
     ]
-    assert found[-1]["code"] == done.returncode == Exit.BROKER
+    assert found[-1]["code"] == done.returncode == code
     assert "hush" not in done.stderr.decode()
 
 

@@ -56,7 +56,7 @@ def retry(
     """
     from worker import producer
 
-    many = every or any(option is not None for option in (code, since, until))
+    many = every or any(option is not None for option in (project, code, since, until))
     if every or not documents:  # named ones may be narrowed down
         _require_choice(documents, every=many)
     names = spellings(documents) if documents else None
@@ -147,7 +147,7 @@ def _named(
 def _require_choice(documents: Sequence[str] | None, *, every: bool) -> None:
     """Refuse documents and an option for many together, and neither of them."""
     if bool(documents) == every:
-        raise IngestError("name documents, or choose many with an option, not both", "see --help")
+        raise IngestError("name documents, or choose many with an option, as --all, not both", "see --help")
 
 
 def _report(

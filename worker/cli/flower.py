@@ -1,6 +1,6 @@
 """`ingest flower`: Flower in this process, with our settings, behind a login."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -36,6 +36,8 @@ def run_flower() -> None:
     from worker.app import app
 
     _adjust_flower()
+    # Flower's page of the queues has a client of its own, which does not read them in the URL
+    app.conf.broker_use_ssl = _tls_options(settings)
     log.info("flower.ready", extra={"address": settings.flower_address, "port": settings.flower_port})
     try:
         app.start(["--quiet", "flower"])
@@ -64,6 +66,14 @@ def flower_environment(settings: "Settings") -> dict[str, str]:
         "FLOWER_UNAUTHENTICATED_API": "false",
         "FLOWER_PERSISTENT": "false",  # its file is a pickle
     }
+
+
+def _tls_options(settings: "Settings") -> dict[str, Any] | None:
+    """Give the options of TLS that BROKER_URL has, as a client of Redis takes them; None without TLS."""
+    from kombu.utils.url import parse_url
+
+    options: dict[str, Any] | None = parse_url(settings.broker_url.get_secret_value()).get("ssl")
+    return options
 
 
 def _adjust_flower() -> None:
