@@ -167,9 +167,10 @@ class GivenChunk:
 
     @property
     def size_bytes(self) -> int:
-        """What it takes, about: its text in UTF-8, its vector in single precision, its metadata as text."""
+        """What it takes, about: its texts in UTF-8, its vector in single precision, its metadata as text."""
         vector = 0 if self.vector is None else 4 * len(self.vector)
-        return len(self.text.encode("utf-8", "surrogatepass")) + vector + _text_bytes(self.metadata)
+        texts = sum(len(text.encode("utf-8", "surrogatepass")) for text in (self.text, *self.heading_path))
+        return texts + vector + _text_bytes(self.metadata)
 
 
 @dataclass(frozen=True, slots=True)

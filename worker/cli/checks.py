@@ -25,7 +25,7 @@ _MENDED: dict[str, tuple[tuple[int, ...], ...]] = {
     "Valkey": ((7, 2, 11), (8, 0, 6), (8, 1, 4)),
     "PostgreSQL": ((14, 21), (15, 16), (16, 12), (17, 8), (18, 2)),
 }
-_UPGRADE = "upgrade it to the newest version of its series, or of a newer one"
+_UPGRADE = "upgrade to the newest of its series, or of a newer one, where its distributor has not mended it"
 
 
 class State(StrEnum):
@@ -179,7 +179,7 @@ def judge_broker_version(said: Mapping[str, Any]) -> list[Finding]:
     version = str(said.get(f"{kind.lower()}_version", ""))
     if _is_mended(version, _MENDED[kind]):
         return []
-    seen = f"{kind} {version} lets whoever may run scripts in it run any code (CVE-2025-49844)"
+    seen = f"{kind} {version}: by its version, whoever may run scripts may run any code (CVE-2025-49844)"
     return [Finding("broker version", State.WARNING, seen, _UPGRADE)]
 
 
@@ -187,7 +187,7 @@ def judge_database_version(version: str) -> list[Finding]:
     """Warn of a server with a known hole. Nothing where its version cannot be read."""
     if _is_mended(version, _MENDED["PostgreSQL"]):
         return []
-    seen = f"PostgreSQL {version} lets whoever may send it queries run any code (CVE-2026-2006)"
+    seen = f"PostgreSQL {version}: by its version, whoever may send queries may run any code (CVE-2026-2006)"
     return [Finding("database version", State.WARNING, seen, _UPGRADE)]
 
 

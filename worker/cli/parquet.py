@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from tempfile import TemporaryFile
 from typing import Any, BinaryIO
 
@@ -77,21 +77,28 @@ def reading(file: BinaryIO, name: str, settings: Settings, bad: Bad) -> Iterator
         "memory_bytes": settings.max_document_memory_bytes,
         "seconds": settings.max_document_seconds,
     }
-    with (
-        TemporaryFile() as said,
-        subprocess.Popen(
-            [sys.executable, "-P", "-m", _READER, json.dumps(bounds)],
-            stdin=file,
-            stdout=subprocess.PIPE,
-            stderr=said,
-            # the default one sets far more aside than it gives
-            env=child_environment(ARROW_DEFAULT_MEMORY_POOL="system"),
-        ) as process,
-    ):
+    with ExitStack() as stack:
         try:
-            yield Parquet(_Rows(process, said, name, settings), name, settings, bad)
-        finally:
-            process.kill()
+            said = stack.enter_context(TemporaryFile())
+            process = stack.enter_context(_started(json.dumps(bounds), file, said))
+        except OSError as error:
+            raise SourceError(
+                f"{name} cannot be read: no process for it: {error.strerror}", "run it again"
+            ) from None
+        stack.callback(process.kill)
+        yield Parquet(_Rows(process, said, name, settings), name, settings, bad)
+
+
+def _started(bounds: str, file: BinaryIO, said: BinaryIO) -> "subprocess.Popen[bytes]":
+    # -P: nothing of the folder it is started in is taken for a library
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", _READER, bounds],
+        stdin=file,
+        stdout=subprocess.PIPE,
+        stderr=said,
+        # the default one sets far more aside than it gives
+        env=child_environment(ARROW_DEFAULT_MEMORY_POOL="system"),
+    )
 
 
 class _Rows:
@@ -121,6 +128,8 @@ class _Rows:
             raise self._why()
 
     def _why(self) -> SourceError:
+        if self._process.stdout:
+            self._process.stdout.close()  # who still writes ends of that
         code = self._process.wait()
         if code == -signal.SIGPROF:
             return SourceError(
@@ -130,7 +139,7 @@ class _Rows:
             )
         self._said.seek(0)
         try:
-            message, hint = json.loads(self._said.read())
+            message, hint = json.loads(self._said.read().rpartition(b"\n")[2])
         except ValueError:
             ended = f"signal {-code}" if code < 0 else f"code {code}"
             return SourceError(
@@ -183,12 +192,6 @@ def _object(value: Any) -> Any:
     """Give an object written as JSON, a struct or a map; what is none of them fails its document later."""
     if value is None:
         return {}
-    if isinstance(value, list):
-        # a map: its pairs
-        pairs = all(isinstance(item, tuple) and isinstance(item[0], str) for item in value)
-        return dict(value) if pairs else value
-    if not isinstance(value, str):
-        return value
     try:
         return json.loads(value)
     except (ValueError, RecursionError):

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, BinaryIO, NamedTuple
 
 from worker.bounds import data_bytes
+from worker.cli.records import unreadable
 from worker.errors import SourceError
 
 NEEDED = ("source_path", "text", "vector")
@@ -21,6 +22,7 @@ ROWS = b"rows"  # how many there are, in the metadata of the stream
 _ROWS_A_PART = 512
 _PART_BYTES = 16 << 20
 _BUFFER_BYTES = 1 << 20
+_OBJECTS = ("metadata", "document_metadata")
 
 
 class Bounds(NamedTuple):
@@ -53,14 +55,19 @@ def main() -> None:
         reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
         said = SourceError(f"{bounds.name} cannot be read: {reason}", "check it, then load it again")
     if said:
-        sys.stderr.write(json.dumps([said.message, said.hint]))
+        sys.stderr.write(f"\n{json.dumps([said.message, said.hint])}")
         sys.exit(said.exit_code)
 
 
 def _hold(bounds: Bounds) -> None:
+    signal.setitimer(signal.ITIMER_PROF, bounds.seconds)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     used = data_bytes()
     if used is not None:
-        most = used + bounds.memory_bytes
+        before = [
+            limit for limit in resource.getrlimit(resource.RLIMIT_DATA) if limit != resource.RLIM_INFINITY
+        ]
+        most = min([used + bounds.memory_bytes, *before])
         resource.setrlimit(resource.RLIMIT_DATA, (most, most))
 
 
@@ -71,7 +78,7 @@ def _send(file: BinaryIO, out: BinaryIO, bounds: Bounds) -> None:
     whole = _open(file, bounds.name)
     _check_columns(whole.schema_arrow, bounds.name)
     fields = [
-        field.with_type(_plain(field.type))
+        field.with_type(pa.string() if field.name in _OBJECTS else _plain(field.type))
         for field in whole.schema_arrow
         if field.name in {*NEEDED, *OPTIONAL}
     ]
@@ -89,9 +96,11 @@ def _parts(whole: Any, schema: Any, bounds: Bounds) -> Iterator[Any]:
 
     most = max(bounds.document_bytes, _PART_BYTES)
     read, last = 0, None
-    signal.setitimer(signal.ITIMER_PROF, bounds.seconds)
     for batch in whole.iter_batches(batch_size=_ROWS_A_PART, columns=schema.names, use_threads=False):
-        columns = [batch.column(field.name).cast(field.type) for field in schema]
+        try:
+            columns = [_column(batch.column(field.name), field) for field in schema]
+        except (ValueError, TypeError, OverflowError, ImportError) as error:  # not UTF-8, no Python time
+            raise unreadable(f"{bounds.name}, behind row {read:,},", error) from None
         for part in _parted(record_batch(columns, schema=schema)):
             if part.nbytes > most:
                 raise SourceError(
@@ -105,6 +114,40 @@ def _parts(whole: Any, schema: Any, bounds: Bounds) -> Iterator[Any]:
             if not last == paths[0].as_py() == paths[-1].as_py():
                 signal.setitimer(signal.ITIMER_PROF, bounds.seconds)
             last = paths[-1].as_py()
+
+
+def _column(values: Any, field: Any) -> Any:
+    """Give a column in the type it is sent in. Objects are unfolded here, and sent as JSON.
+
+    In Arrow a million of them may be a few bytes, which nobody could bound who is sent them so.
+    """
+    from pyarrow import array
+
+    if field.name not in _OBJECTS or _is_text(values.type):
+        return values.cast(field.type)
+    return array([None if value is None else _json(value) for value in values.to_pylist()], field.type)
+
+
+def _json(value: Any) -> str:
+    # a map: its pairs
+    pairs = isinstance(value, list) and all(
+        isinstance(item, tuple) and isinstance(item[0], str) for item in value
+    )
+    try:
+        return json.dumps(dict(value) if pairs else value)
+    except (
+        TypeError,
+        ValueError,
+        RecursionError,
+    ):  # a time, bytes: no object of JSON, which its document fails of
+        return f"{type(value).__name__} that is no JSON"
+
+
+def _is_text(kind: Any) -> bool:
+    from pyarrow import types
+
+    kind = _plain(kind)
+    return bool(types.is_string(kind) or types.is_large_string(kind))
 
 
 def _parted(batch: Any) -> Iterator[Any]:
@@ -157,10 +200,6 @@ def _fits() -> Mapping[str, tuple[str, Callable[[Any], bool]]]:
     """Give what each column must be, in words and as a test of its Arrow type."""
     from pyarrow import types
 
-    def texts(kind: Any) -> bool:
-        kind = _plain(kind)
-        return bool(types.is_string(kind) or types.is_large_string(kind))
-
     def items(kind: Any) -> Any:
         listed = types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
         return kind.value_type if listed else None
@@ -169,12 +208,12 @@ def _fits() -> Mapping[str, tuple[str, Callable[[Any], bool]]]:
         return kind is not None and bool(types.is_floating(kind) or types.is_integer(kind))
 
     return {
-        "source_path": ("text", texts),
-        "text": ("text", texts),
+        "source_path": ("text", _is_text),
+        "text": ("text", _is_text),
         "vector": ("a list of numbers", lambda kind: number(items(kind))),
         "heading_path": (
             "a list of text",
-            lambda kind: items(kind) is not None and (texts(items(kind)) or types.is_null(items(kind))),
+            lambda kind: items(kind) is not None and (_is_text(items(kind)) or types.is_null(items(kind))),
         ),
     }
 

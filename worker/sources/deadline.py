@@ -19,7 +19,11 @@ def until(time_up: float, step: Callable[[], T]) -> T:
     if not _ROOM.acquire(timeout=max(time_up - time.monotonic(), 0)):
         raise TimeoutError
     given: Future[T] = Future()
-    threading.Thread(target=_do, args=(step, given), daemon=True).start()
+    try:
+        threading.Thread(target=_do, args=(step, given), daemon=True).start()
+    except BaseException:
+        _ROOM.release()
+        raise
     return given.result(max(time_up - time.monotonic(), 0))
 
 
@@ -29,4 +33,5 @@ def _do(step: Callable[[], T], given: "Future[T]") -> None:
     except BaseException as error:  # noqa: BLE001 -- who waits raises it
         given.set_exception(error)
     finally:
+        del given  # an error in it holds this frame
         _ROOM.release()

@@ -12,7 +12,7 @@ from itertools import takewhile
 from uuid import UUID
 
 GAP = 1 << 20
-_MOST_PAIRS = 1 << 18  # a quarter of a second or so
+_MOST_PAIRS = 1 << 14  # ten milliseconds or so: a batch plans all of its documents in one transaction
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ def plan(stored: Sequence[Stored], wanted: Sequence[Hashable]) -> Plan:
 
     Keeps a longest common subsequence, so no plan deletes or inserts less. Two are not minimal: where the
     gaps between kept neighbours are used up, nothing is kept and all are numbered anew; and where repeated
-    chunks make over 2^18 pairs, the equal ones at both ends are kept, and of the others each is paired once.
+    chunks make over 2^14 pairs, the equal ones at both ends are kept, and of the others each is paired once.
     """
     kept = _in_order(_pair(stored, wanted))
     inserts = _number(stored, kept, len(wanted))
