@@ -25,11 +25,11 @@ def repeated(text: str, rows: int) -> Any:
     return pa.DictionaryArray.from_arrays(pa.array([0] * rows, pa.int32()), pa.array([text]))
 
 
-def written(folder: Path, texts: Any, vectors: Any = None) -> Path:
+def written(folder: Path, texts: Any, vectors: Any = None, **more: Any) -> Path:
     file = folder / "given.parquet"
     paths = repeated("a path", len(texts))
     vectors = pa.nulls(len(texts), pa.list_(pa.float32())) if vectors is None else vectors
-    table = pa.table({"source_path": paths, "text": texts, "vector": vectors})
+    table = pa.table({"source_path": paths, "text": texts, "vector": vectors, **more})
     parquet.write_table(table, file, compression="zstd", row_group_size=1 << 30)
     return file
 
@@ -73,6 +73,23 @@ def test_a_document_that_unfolds_part_by_part_is_too_slow(tmp_path: Path) -> Non
     assert refusal(file, max_document_seconds=1) == (
         "given.parquet has a document that takes over MAX_DOCUMENT_SECONDS, 1 s of processor time, to read"
     )
+
+
+def test_objects_unfold_within_the_limits_too(tmp_path: Path) -> None:
+    many = pa.nulls(4_000_000, pa.struct([("a", pa.bool_())]))
+    metadata = pa.ListArray.from_arrays(pa.array([0, len(many)], pa.int32()), many)
+    file = written(tmp_path, pa.array(["a text"]), metadata=metadata)
+    assert file.stat().st_size < SMALL
+    assert "more than MAX_DOCUMENT_MEMORY_BYTES" in refusal(file, max_document_memory_bytes=64 * MIB)
+
+
+def test_headings_count_against_the_bytes_of_a_document(tmp_path: Path) -> None:
+    headings = pa.ListArray.from_arrays(pa.array(range(301), pa.int32()), repeated("h" * 100_000, 300))
+    file = written(tmp_path, repeated("", 300), heading_path=headings)
+    assert file.stat().st_size < SMALL
+    (document,) = read(file, max_document_bytes=MIB)
+    assert len(document.chunks) == 11  # ten within the limit, and the one that breaks it
+    assert document.size_bytes > MIB
 
 
 def test_a_row_larger_than_a_document_is_named(tmp_path: Path) -> None:
