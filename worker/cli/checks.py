@@ -25,7 +25,7 @@ _MENDED: dict[str, tuple[tuple[int, ...], ...]] = {
     "Valkey": ((7, 2, 11), (8, 0, 6), (8, 1, 4)),
     "PostgreSQL": ((14, 21), (15, 16), (16, 12), (17, 8), (18, 2)),
 }
-_UPGRADE = "upgrade to the newest of its series, or of a newer one, where its distributor has not mended it"
+_UPGRADE = "to the newest of its series, or of a newer one, where its distributor has not mended it"
 
 
 class State(StrEnum):
@@ -180,7 +180,7 @@ def judge_broker_version(said: Mapping[str, Any]) -> list[Finding]:
     if _is_mended(version, _MENDED[kind]):
         return []
     seen = f"{kind} {version}: by its version, whoever may run scripts may run any code (CVE-2025-49844)"
-    return [Finding("broker version", State.WARNING, seen, _UPGRADE)]
+    return [Finding("broker version", State.WARNING, seen, f"upgrade the server of BROKER_URL {_UPGRADE}")]
 
 
 def judge_database_version(version: str) -> list[Finding]:
@@ -188,7 +188,9 @@ def judge_database_version(version: str) -> list[Finding]:
     if _is_mended(version, _MENDED["PostgreSQL"]):
         return []
     seen = f"PostgreSQL {version}: by its version, whoever may send queries may run any code (CVE-2026-2006)"
-    return [Finding("database version", State.WARNING, seen, _UPGRADE)]
+    return [
+        Finding("database version", State.WARNING, seen, f"upgrade the server of DATABASE_URL {_UPGRADE}")
+    ]
 
 
 def _is_mended(version: str, first: Sequence[tuple[int, ...]]) -> bool:
