@@ -47,6 +47,8 @@ __all__ = [
     "rate", "restore", "resume", "retry", "runs", "search", "set_language", "status", "submit", "wait",
 ]  # fmt: skip
 
+_LOOK_SECONDS = 1
+
 
 @dataclass(frozen=True, slots=True)
 class Overview:
@@ -255,7 +257,7 @@ def _asked(query: Query) -> dict[str, Any]:
             retry=False,
         )
         try:
-            answer: dict[str, Any] = result.get(timeout=seconds)
+            answer = _awaited(result, seconds)
         finally:
             with suppress(*app.backend.connection_errors):
                 result.forget()  # else its subscription outlives the interpreter, with a traceback
@@ -270,3 +272,24 @@ def _asked(query: Query) -> dict[str, Any]:
         require_broker(settings)
         raise BrokerUnavailableError("the broker was away for a moment", "ask again") from None
     return answer
+
+
+def _awaited(result: Any, seconds: float) -> dict[str, Any]:
+    """Wait for an answer, which is announced; and look for it now and then.
+
+    Celery hears announcements over one connection, and asks it for no sign of life: where it is lost without
+    a word, a process would wait in vain until the kernel gives up on what it has sent, a quarter of an hour.
+    """
+    from celery.exceptions import TimeoutError as NoResultError
+
+    limit = time.monotonic() + seconds
+    while True:
+        try:
+            answer: dict[str, Any] = result.get(timeout=max(min(_LOOK_SECONDS, limit - time.monotonic()), 0))
+        except NoResultError:
+            if result.ready():
+                result.backend.result_consumer.stop()  # the next one listens anew
+            elif time.monotonic() >= limit:
+                raise
+        else:
+            return answer
