@@ -16,6 +16,7 @@ from pathlib import Path
 import psutil
 
 from benchmarks.peer_runs import ROOT
+from benchmarks.report import say
 from worker.embedded.process import death_wish
 
 INGEST, MAINTENANCE, SEARCH, BEATS = (
@@ -27,6 +28,7 @@ INGEST, MAINTENANCE, SEARCH, BEATS = (
 INTERACTIVE = ("interactive-1",)
 TWO_OF_EVERYTHING = (*INGEST, *INTERACTIVE, *MAINTENANCE, *SEARCH, *BEATS)
 _TICK, _STOP_SECONDS, _OBEY_SECONDS = 0.1, 30, 60
+_TELL_CHARACTERS = 6_000
 
 
 class Fleet:
@@ -73,6 +75,8 @@ class Fleet:
             if process.poll() is not None:
                 if process.pid not in self._expected:
                     self.unexpected[f"{name.partition('-')[0]} ended with {process.returncode}"] += 1
+                    said = (self._folder / f"{name}.log").read_text(errors="replace")[-_TELL_CHARACTERS:]
+                    say(f"{name} ended with {process.returncode} by itself:\n{said}")
                 self.start(name)
             elif time.monotonic() - self._expected.get(process.pid, math.inf) > _OBEY_SECONDS:
                 self.unexpected[f"{name.partition('-')[0]} did not end within {_OBEY_SECONDS} s"] += 1
