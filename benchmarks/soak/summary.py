@@ -95,19 +95,12 @@ def _of_outcomes(found: Found) -> list[Demand]:
 def of_slopes(slopes: Mapping[str, Slope], seconds: float) -> list[Demand]:
     """Demand of a run of so many seconds that nothing rises, and that throughput does not fall."""
     spans = {"within the run": (1 - WARM_UP) * seconds / 3600, "an hour": 1.0}
+    more = {f"{name}, % more": max(one.surely for one in found) for name, found in _rising(slopes).items()}
+    fewer = {f"{name}, % fewer": -slopes[name].surely for name in (DOCUMENTS, SEARCHES)}
     return [
-        demand
+        Demand(f"{name} {span}", RISE, hours * share, at_most=True)
         for span, hours in spans.items()
-        for demand in (
-            *(
-                Demand(f"{name}, % more {span}", RISE, hours * max(one.surely for one in found), at_most=True)
-                for name, found in _rising(slopes).items()
-            ),
-            *(
-                Demand(f"{name}, % fewer {span}", RISE, -hours * slopes[name].surely, at_most=True)
-                for name in (DOCUMENTS, SEARCHES)
-            ),
-        )
+        for name, share in (more | fewer).items()
     ]
 
 

@@ -58,7 +58,7 @@ class Parquet:
             vectors = part.column("vector")
             try:
                 rows = part.drop_columns(["vector"]).to_pylist()
-            except (ValueError, TypeError, OverflowError, ImportError) as error:  # not UTF-8, no Python time
+            except ValueError as error:  # not UTF-8
                 behind = f"{self._name}, behind row {self._read:,},"
                 raise unreadable(behind, error) from None
             yield from zip(rows, (_array(scalar) for scalar in vectors), strict=True)

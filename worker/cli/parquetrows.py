@@ -36,8 +36,7 @@ class Bounds(NamedTuple):
 
 def main() -> None:
     """Read the file; ends the process."""
-    # all of it, before memory is counted
-    from pyarrow import ArrowException, ipc, parquet  # noqa: F401
+    from pyarrow import ArrowException, ipc, parquet  # noqa: F401 -- all of it, before memory is counted
 
     bounds = Bounds(**json.loads(sys.argv[1]))
     said: SourceError | None = None
@@ -135,11 +134,7 @@ def _json(value: Any) -> str:
     )
     try:
         return json.dumps(dict(value) if pairs else value)
-    except (
-        TypeError,
-        ValueError,
-        RecursionError,
-    ):  # a time, bytes: no object of JSON, which its document fails of
+    except (TypeError, ValueError, RecursionError):  # a time, bytes: its document fails of what is no object
         return f"{type(value).__name__} that is no JSON"
 
 
