@@ -4,7 +4,7 @@ import json
 import os
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -34,12 +34,17 @@ def texts(count: int, start: int = 0) -> list[Document]:
 
 
 @contextmanager
-def writes_blocked(resources: Resources) -> Iterator[None]:
-    """Hold the open segment, so that every worker's write waits where we can find it."""
+def rows_held(resources: Resources, rows: str) -> Iterator[None]:
+    """Hold rows, so that whoever writes them waits where we can find it."""
     with resources.engine.connect() as connection:
-        connection.execute(text("SELECT 1 FROM segments WHERE state = 'open' FOR UPDATE"))
+        connection.execute(text(f"SELECT 1 FROM {rows} FOR UPDATE"))
         yield
         connection.rollback()
+
+
+def writes_blocked(resources: Resources) -> AbstractContextManager[None]:
+    """Hold the open segment, for which every worker's write waits."""
+    return rows_held(resources, "segments WHERE state = 'open'")
 
 
 def waiting_writers(connection: Connection) -> int:

@@ -1,14 +1,13 @@
 """A message that its worker took and never acknowledged: the broker's side gives it to another worker."""
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from tests.workers.conftest import StartWorker, Until
-from tests.workers.test_delivery import texts
+from tests.workers.test_delivery import rows_held, texts
 from tests.workers.test_poison import MODEL, number
 from worker import broker, submit
 from worker.resources import Resources
@@ -22,15 +21,6 @@ LIMITS = {
     "TASK_TIME_LIMIT": "4",
     "VISIBILITY_TIMEOUT": str(VISIBILITY_SECONDS),
 }
-
-
-@contextmanager
-def claims_blocked(resources: Resources) -> Iterator[None]:
-    """Hold every batch, so that a worker that took a message waits before it has claimed anything."""
-    with resources.engine.connect() as connection:
-        connection.execute(text("SELECT 1 FROM batches FOR UPDATE"))
-        yield
-        connection.rollback()
 
 
 def waiting_claims(connection: Connection) -> int:
@@ -49,7 +39,7 @@ def test_a_message_whose_worker_is_killed_comes_to_another_and_is_done_once(
     client: Any = broker.connect(resources.settings)
     submit(texts(DOCUMENTS))
     assert broker.queue_length(client, Queue.INGEST) == 1
-    with claims_blocked(resources):
+    with rows_held(resources, "batches"):  # who took a message waits before it has claimed anything
         holder = start("ingest", module=MODEL, **LIMITS)
         until(lambda: waiting_claims(connection) == 1)
         holder.kill("SIGKILL")
