@@ -70,11 +70,11 @@ def run(scale: float) -> Report:
 
 def _watched(stack: Stack, load: Load, processes: Mapping[str, psutil.Popen], blocks: Blocks) -> float:
     """Take samples while the load goes on; gives the share of the cores that others had."""
-    say(f"{blocks.seconds:.0f} s")
-    pause = min(SAMPLE_SECONDS, blocks.seconds / len(blocks.samples) / SAMPLES)
+    say(f"{blocks.total:.0f} s, with the warm-up")
+    pause = min(SAMPLE_SECONDS, blocks.total / len(blocks.samples) / SAMPLES)
     told = begun = time.monotonic()
     with Watch() as watch, Sampler(stack, processes) as sampler, load.going_on():
-        while (at := time.monotonic() - begun) < blocks.seconds:
+        while (at := time.monotonic() - begun) < blocks.total:
             time.sleep(pause)
             blocks.add(at, sampler.sample() | load.waits())
             _age_deleted(stack)

@@ -5,12 +5,18 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-BLOCKS, WARM_UP, FEWEST = 30, 1 / 3, 3
+# What fills up once is full by then: connections of each process, segments, sealed ones to be merged.
+BLOCKS, WARM_UP_SECONDS, FEWEST = 40, 600.0, 3
+
+
+def warm_up(seconds: float) -> float:
+    """Give the seconds that go before so many in which it counts."""
+    return min(seconds, WARM_UP_SECONDS)
 
 
 @dataclass(slots=True)
 class Blocks:
-    """A run of `seconds` in BLOCKS parts, of each figure the mean in each; and its highest sample ever.
+    """A warm-up and `seconds` after it, in BLOCKS parts: each figure's mean in each, and its highest ever.
 
     Means, as samples that follow one another are alike: what is left of one block says little of the next.
     Nothing but sums is kept: what measures for hours must not grow itself.
@@ -23,11 +29,16 @@ class Blocks:
 
     def add(self, at: float, sample: Mapping[str, float]) -> None:
         """Take a sample of `at` seconds after the beginning. What one has and another has not is 0 there."""
-        block = min(int(BLOCKS * at / self.seconds), BLOCKS - 1)
+        block = min(int(BLOCKS * at / self.total), BLOCKS - 1)
         self.samples[block] += 1
         for name, value in sample.items():
             self._sums[block][name] = self._sums[block].get(name, 0.0) + value
             self.highest[name] = max(self.highest.get(name, 0.0), value)
+
+    @property
+    def total(self) -> float:
+        """Give how long the run is, with its warm-up, in seconds."""
+        return warm_up(self.seconds) + self.seconds
 
     @property
     def names(self) -> list[str]:
@@ -38,7 +49,7 @@ class Blocks:
         """Give the middle of each block, in seconds, and the means of that block."""
         return [
             (
-                (block + 0.5) * self.seconds / BLOCKS,
+                (block + 0.5) * self.total / BLOCKS,
                 {name: sums.get(name, 0.0) / samples for name in self.names},
             )
             for block, (sums, samples) in enumerate(zip(self._sums, self.samples, strict=True))
@@ -47,7 +58,7 @@ class Blocks:
 
     def slopes(self) -> dict[str, "Slope"]:
         """Fit each figure after the warm-up."""
-        rows = [(at, means) for at, means in self.rows() if at > WARM_UP * self.seconds]
+        rows = [(at, means) for at, means in self.rows() if at > warm_up(self.seconds)]
         hours = [at / 3600 for at, _ in rows]
         return {name: slope(hours, [means[name] for _, means in rows]) for name in self.names}
 

@@ -16,7 +16,7 @@ from benchmarks.soak.sampling import (
     SEARCHES,
     SIZE,
 )
-from benchmarks.soak.slopes import WARM_UP, Blocks
+from benchmarks.soak.slopes import Blocks, warm_up
 from benchmarks.soak.summary import of_slopes
 
 POOL = f"{MEMORY}search pool"
@@ -34,9 +34,9 @@ def broken(
     """What a run breaks in which one figure rises by a share of itself an hour, or while it is warming up."""
     chance = random.Random(minutes)
     blocks = Blocks(60 * minutes)
-    for at in range(0, 60 * minutes, 5):
+    for at in range(0, round(blocks.total), 5):
         sample = {one: level * (1 + noise * chance.gauss()) for one, level in LEVEL.items()}
-        risen = an_hour * at / 3600 + warm * min(at / (WARM_UP * blocks.seconds), 1)
+        risen = an_hour * at / 3600 + warm * min(at / warm_up(blocks.seconds), 1)
         blocks.add(at, sample | {name: sample[name] * (1 + risen)})
     return {demand.name for demand in of_slopes(blocks.slopes(), blocks.seconds) if not demand.holds}
 

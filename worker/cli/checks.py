@@ -19,7 +19,7 @@ from worker.settings import Settings, masked
 _LITTLE_SHARE = 0.05
 _LITTLE_BYTES = 1 << 30
 # The first versions of each series without CVE-2025-49844 (Redis' advisory GHSA-4789-qfc9-5f9q, Valkey's
-# release notes) and CVE-2026-2006 (postgresql.org/support/security). Series that are not named got none.
+# releases of 3 October 2025) and CVE-2026-2006 (postgresql.org/support/security). Others got none.
 _MENDED: dict[str, tuple[tuple[int, ...], ...]] = {
     "Redis": ((6, 2, 20), (7, 2, 11), (7, 4, 6), (8, 0, 4), (8, 2, 2)),
     "Valkey": ((7, 2, 11), (8, 0, 6), (8, 1, 4)),
