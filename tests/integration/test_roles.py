@@ -10,14 +10,15 @@ import re
 import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import SecretStr
 from sqlalchemy import Connection, text
-from sqlalchemy.exc import ProgrammingError
+from sqlalchemy.exc import DBAPIError, ProgrammingError
+from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from tests.conftest import Run
 from tests.migration.catalogue import differences, read
@@ -25,7 +26,7 @@ from worker import Document, submit
 from worker import resources as processes
 from worker.cli.roles import PasswordFile
 from worker.db import policies
-from worker.db.engine import driver_url, single_connection_engine
+from worker.db.engine import driver_url, single_connection_engine, transaction
 from worker.db.grants import FUNCTIONS, SEQUENCES, TABLES, WITHHELD, Role
 from worker.db.leaves import add_segment
 from worker.db.logins import Passwords, role_names, role_urls
@@ -403,6 +404,47 @@ def test_the_owner_mends_what_needs_no_new_role(
     connection.execute(text(f"GRANT SELECT ON chunks_s000001 TO {names[Role.SEARCH]}"))
     assert make_roles(in_roles(settings, prefix), prefix) == set()
     assert differences(before, read(connection)) == {}
+
+
+def sessions(connection: Connection, name: str) -> dict[str, str]:
+    """What a role's sessions begin with."""
+    found = connection.execute(text("SELECT rolconfig FROM pg_roles WHERE rolname = :name"), {"name": name})
+    return dict(one.split("=", 1) for one in found.scalar_one() or [])
+
+
+def test_sessions_of_our_processes_have_limits_and_an_operators_own_stay(
+    names: dict[Role, str], settings: Settings, prefix: str, connection: Connection
+) -> None:
+    ours = {
+        "idle_in_transaction_session_timeout": "60s", "tcp_keepalives_idle": "60",
+        "tcp_keepalives_interval": "10", "tcp_keepalives_count": "3",
+    }  # fmt: skip
+    assert {role: sessions(connection, name) for role, name in names.items()} == {
+        role: {} if role == Role.OWNER else ours for role in Role
+    }
+    ingesting = names[Role.INGEST]
+    connection.execute(text(f"ALTER ROLE {ingesting} SET tcp_keepalives_idle = 5"))
+    connection.execute(text(f"ALTER ROLE {ingesting} RESET tcp_keepalives_count"))
+    make_roles(in_roles(settings, prefix), prefix)
+    assert "tcp_keepalives_count" not in sessions(connection, ingesting), "the owner may not"
+    make_roles(settings, prefix)
+    assert sessions(connection, ingesting) == ours | {"tcp_keepalives_idle": "5"}
+
+
+def test_a_transaction_that_failed_and_was_left_ends(
+    names: dict[Role, str], settings: Settings, connection: Connection
+) -> None:
+    ingesting = names[Role.INGEST]
+    connection.execute(text(f"ALTER ROLE {ingesting} SET idle_in_transaction_session_timeout = '100ms'"))
+    url = driver_url(settings.database_url).set(username=ingesting)
+    engine = single_connection_engine(SecretStr(url.render_as_string(hide_password=False)))
+    with suppress(DBAPIError), transaction(engine) as opened:  # whose end finds its session gone
+        session = opened.execute(text("SELECT pg_backend_pid()")).scalar_one()
+        with suppress(DBAPIError):
+            opened.execute(text("SELECT 1/0"))
+        there = text("SELECT count(*) FROM pg_stat_activity WHERE pid = :pid")
+        gone = Retrying(stop=stop_after_delay(30), wait=wait_fixed(0.05), retry=retry_if_result(bool))
+        gone(lambda: connection.execute(there, {"pid": session}).scalar_one())
 
 
 def test_another_database_of_the_cluster_shares_the_roles(

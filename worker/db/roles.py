@@ -18,6 +18,7 @@ from worker.db.engine import (
     describe,
     driver_url,
     is_connection_trouble,
+    is_forbidden,
     is_retryable,
     single_connection_engine,
     transaction,
@@ -40,6 +41,14 @@ _SEQUENCES = ["chunk_numbers"]
 _STATISTICS = "pg_read_all_stats"
 # Knows where the server keeps its files: what a build needs is then compared with what its disk has left.
 _SETTINGS = "pg_read_all_settings"
+# Have the server end the sessions whose link was lost without a word. The limits of a transaction go with it
+# once a statement fails; without keepalives the kernel looks for the other side after two hours.
+_OF_SESSIONS = {
+    "idle_in_transaction_session_timeout": "60s",
+    "tcp_keepalives_idle": "60",
+    "tcp_keepalives_interval": "10",
+    "tcp_keepalives_count": "3",
+}
 
 
 def make_roles(
@@ -98,6 +107,9 @@ def _make_all(connection: Connection, names: Mapping[Role, str], passwords: Pass
         password = passwords.of(role, made=role in made)
         if password is not None:
             _set_password(connection, name, password)
+    for role, name in names.items():
+        if role != Role.OWNER:  # also who looks into something by hand
+            _limit_sessions(connection, name)
     _join(connection, names)
     _open_schema(connection, names)
     _hand_over_tables(connection, names[Role.OWNER])
@@ -141,6 +153,19 @@ def _set_password(connection: Connection, name: str, password: str) -> None:
     driver: Any = connection.connection.driver_connection
     kept = psycopg2.extensions.encrypt_password(password, name, driver, "scram-sha-256")
     connection.execute(text(f"ALTER ROLE {name} PASSWORD :kept"), {"kept": kept})
+
+
+def _limit_sessions(connection: Connection, name: str) -> None:
+    """Set what is not set for a role yet, where we may."""
+    found = text("SELECT split_part(unnest(rolconfig), '=', 1) FROM pg_roles WHERE rolname = :name")
+    missing = _OF_SESSIONS.keys() - set(connection.execute(found, {"name": name}).scalars())
+    try:
+        with connection.begin_nested():
+            for setting in sorted(missing):
+                connection.execute(text(f"ALTER ROLE {name} SET {setting} = '{_OF_SESSIONS[setting]}'"))
+    except DBAPIError as error:
+        if not is_forbidden(error):
+            raise
 
 
 def _join(connection: Connection, names: Mapping[Role, str]) -> None:
