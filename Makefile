@@ -66,7 +66,7 @@ bench: $(DEV) $(if $(filter peers files growth all,$(NAME)),$(PEERS)) ## one ben
 	$(BIN)/python -m benchmarks $(NAME)
 	$(call PUBLISHED,$(NAME))
 
-chaos: $(DEV) ## faults by the hundred, then a comparison with a run without (SEED=7 MINUTES=24 PUBLISH=1)
+chaos: $(DEV) ## faults by the hundred, then a comparison with a run without (SEED=7 MINUTES=28 PUBLISH=1)
 	$(BIN)/python -m benchmarks chaos
 	$(call PUBLISHED,chaos)
 
