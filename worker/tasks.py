@@ -139,6 +139,10 @@ def _reply(query: Mapping[str, Any]) -> dict[str, Any]:
         log.warning("search.failed", extra={"reason": loggable(error)})
         said = "the database did not answer the search"
         return {"error": said, "hint": "run `ingest doctor`", "outage": True}
+    except MemoryError:  # Celery would end the whole worker
+        log.warning("search.failed", extra={"reason": "no more memory"})
+        said = "the search worker was given no more memory"
+        return {"error": said, "hint": "ask for fewer hits, or give it more", "late": True}
 
 
 def _chore_task(name: TaskName, chore: str) -> None:
@@ -152,6 +156,8 @@ def _chore_task(name: TaskName, chore: str) -> None:
                 raise
             log.warning("chore.interrupted", extra={"chore": chore, "reason": describe(error)})
             return Told({}, "failed: the database is away or busy")
+        except MemoryError:  # Celery would end the whole worker
+            raise ProcessMemoryError("no more memory") from None
         return Told(did, _chore_did(did))
 
 

@@ -6,8 +6,8 @@ an AttributeError, "Unrecoverable error", and the worker is gone. Said as a conn
 logged and left: the batch is in the database, and its message, delivered again, finds it done.
 
 So does a server that takes no writes for a while, as its memory or its disk is full or it became a replica:
-to wait for a message is a write, to note one as taken, to say which queue is meant when connecting, to look
-for what others have taken and not acknowledged.
+to wait for a message is a write, to note one as taken or as done, to say which queue is meant when
+connecting, to look for what others have taken and not acknowledged.
 
 So does what is no message of Celery's, which another program may have put into a queue of that name: it is
 taken out, and dropped.
@@ -25,7 +25,7 @@ from kombu.exceptions import DecodeError
 from kombu.transport import TRANSPORT_ALIASES, redis
 from kombu.transport.virtual import Message
 from redis.exceptions import ConnectionError as BrokerConnectionError
-from redis.exceptions import OutOfMemoryError, ReadOnlyError, ResponseError
+from redis.exceptions import ExecAbortError, OutOfMemoryError, ReadOnlyError, ResponseError
 
 from worker.envelope import is_call, require_task, require_words
 
@@ -35,6 +35,9 @@ log = logging.getLogger(__name__)
 DEEPEST = 100
 # What a server says that lets us connect and takes no writes: its memory is full, or it became a replica.
 TAKES_NO_WRITES = (OutOfMemoryError, ReadOnlyError)
+# And in other words: of all that one transaction holds; of a disk that is full; of a wait that it ends, as it
+# became a replica. Redis-py says first which command of a transaction it was.
+_REFUSES, _SAYS = (*TAKES_NO_WRITES, ExecAbortError), ("MISCONF", "UNBLOCKED")
 _PAUSE_SECONDS = 1
 REFUSAL = {"error": f"the request is nested over {DEEPEST} deep", "hint": "a filter needs few levels"}
 
@@ -95,7 +98,7 @@ def _refusals_as_losses() -> Iterator[None]:
     try:
         yield
     except ResponseError as error:
-        if not (isinstance(error, TAKES_NO_WRITES) or str(error).startswith("MISCONF")):
+        if not (isinstance(error, _REFUSES) or any(words in str(error) for words in _SAYS)):
             raise
         time.sleep(_PAUSE_SECONDS)  # it lets us connect: without it we should be back at once
         raise BrokerConnectionError(f"the broker takes no writes: {error}") from None
@@ -113,6 +116,16 @@ def _dropped(forget: Callable[[], object] = lambda: None) -> Iterator[None]:
 
 class QoS(redis.QoS):
     """What a channel has taken and not acknowledged."""
+
+    def ack(self, tag: Any) -> None:
+        """Note a message as done."""
+        with _refusals_as_losses():
+            super().ack(tag)  # type: ignore[no-untyped-call] # kombu's
+
+    def reject(self, *arguments: Any, **options: Any) -> None:
+        """Put a message back, or away."""
+        with _refusals_as_losses():
+            super().reject(*arguments, **options)  # type: ignore[no-untyped-call] # kombu's
 
     def restore_visible(self, *arguments: Any, **options: Any) -> None:
         """Put back what others have taken and not acknowledged for too long."""

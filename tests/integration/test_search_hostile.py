@@ -14,6 +14,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from celery import current_app
 from sqlalchemy import Connection, text
 
 from tests.conftest import Run
@@ -25,8 +26,8 @@ from worker.queries import read_query
 from worker.resources import Resources
 from worker.searching import search
 from worker.settings import Settings
-from worker.tasks import answer_query
-from worker.types import Answer
+from worker.tasks import ProcessMemoryError, answer_query
+from worker.types import Answer, TaskName
 
 Drain = Callable[[], dict[str, int]]
 # (answer, None), or (None, (what is said, what to do)).
@@ -405,6 +406,25 @@ class TestLate:
         assert told["error"] == "the search took too long: keyword"
         assert producer._kind_of(told) is NoAnswerError
         assert producer._kind_of(answer_query({"text": ""})) is IngestError
+
+
+@pytest.mark.usefixtures("settings")
+def test_a_search_that_is_given_no_memory_ends_no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.tasks.search", out_of_memory)
+    told = answer_query({"text": "ship"})
+    assert told["error"] == "the search worker was given no more memory"
+    assert producer._kind_of(told) is NoAnswerError
+
+
+@pytest.mark.usefixtures("settings")
+def test_a_chore_that_is_given_no_memory_ends_no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.tasks.run_chore", out_of_memory)
+    with pytest.raises(ProcessMemoryError):
+        current_app.tasks[TaskName.PURGE.value].apply(throw=True)
+
+
+def out_of_memory(*_: object, **__: object) -> None:
+    raise MemoryError
 
 
 @pytest.fixture

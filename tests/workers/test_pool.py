@@ -1,10 +1,11 @@
-"""The pool of a worker whose process ends as the broker is lost."""
+"""The pool of a worker whose process ends as the broker is lost, or as the worker starts."""
 
 import os
 import select
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from typing import Any
 
 import pytest
 from celery.concurrency.asynpool import AsynPool
@@ -50,3 +51,52 @@ def test_the_broker_is_found_again_before_a_process_that_ended_is_replaced(hub: 
 def test_celerys_own_pool_needs_the_mend(hub: Hub, pool: AsynPool) -> None:
     with pytest.raises(ValueError, match="file descriptor is None"):
         pool.register_with_event_loop(hub)
+
+
+@pytest.fixture
+def starting() -> Iterator[Callable[..., AsynPool]]:
+    """Make a pool that no loop watches yet, one of whose processes ends."""
+    pools = []
+
+    def make(kind: type[AsynPool], *, kill: bool, **options: Any) -> AsynPool:
+        pool = kind(processes=2, threads=False, **options)
+        pools.append(pool)
+        ended = pool._pool[0]
+        if kill:
+            os.kill(ended.pid, signal.SIGKILL)
+        with suppress(ChildProcessError):  # it was waited for already
+            os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)
+        return pool
+
+    yield make
+    for pool in pools:
+        pool.terminate()
+        pool.join()
+
+
+def test_a_process_that_is_killed_as_the_worker_starts_is_replaced(
+    hub: Hub, starting: Callable[..., AsynPool]
+) -> None:
+    pool = starting(Pool, kill=True)
+    before = [process.pid for process in pool._pool]
+    pool.flush()  # the broker is lost before the worker takes work
+    pool.register_with_event_loop(hub)
+    assert pool.did_start_ok()
+    after = {process.pid for process in pool._pool if process.is_alive()}
+    assert len(after) == 2
+    assert before[1] in after
+    assert before[0] not in after
+
+
+def test_a_process_that_gives_up_as_the_worker_starts_is_told_of(
+    hub: Hub, starting: Callable[..., AsynPool]
+) -> None:
+    pool = starting(Pool, kill=False, initializer=os._exit, initargs=(3,))
+    pool.register_with_event_loop(hub)
+    assert not pool.did_start_ok()
+
+
+def test_celerys_own_pool_needs_these_mends(starting: Callable[..., AsynPool]) -> None:
+    with pytest.raises(StopIteration):
+        starting(AsynPool, kill=True).flush()
+    assert not starting(AsynPool, kill=True).did_start_ok()

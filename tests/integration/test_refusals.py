@@ -1,0 +1,74 @@
+"""A broker that refuses what a worker asks of it is a broker that is lost: who uses it tries again."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kombu.connection import Connection
+from redis.exceptions import ConnectionError as BrokerConnectionError
+from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
+
+from worker import broker, transport
+from worker.settings import Settings
+
+
+@pytest.fixture
+def client(settings: Settings) -> Iterator[Any]:
+    with broker.connect(settings) as client:
+        yield client
+
+
+@pytest.fixture
+def queue(settings: Settings) -> Iterator[Any]:
+    transport.install()
+    connection: Any = Connection(settings.broker_url.get_secret_value())  # type: ignore[no-untyped-call] # kombu's
+    with connection, connection.SimpleQueue("refused") as queue:
+        yield queue
+
+
+@contextmanager
+def disk_refused(client: Any) -> Iterator[None]:
+    """Have the server fail to save, and refuse writes for that: where its file belongs is a folder."""
+    folder, name, saves = (client.config_get(key)[key] for key in ("dir", "dbfilename", "save"))
+    place = Path(folder) / name
+    place.unlink(missing_ok=True)
+    place.mkdir()
+    client.config_set("save", "3600 1")
+    client.set("written", 1)  # so that there is something to save
+    try:
+        save(client, "err")
+        yield
+    finally:
+        place.rmdir()
+        save(client, "ok")
+        client.config_set("save", saves)
+
+
+def save(client: Any, outcome: str) -> None:
+    client.bgsave()
+    until = Retrying(stop=stop_after_delay(30), wait=wait_fixed(0.05), retry=retry_if_result(bool))
+    until(lambda: client.info("persistence")["rdb_last_bgsave_status"] != outcome)
+
+
+@pytest.mark.parametrize("done", ["ack", "reject"])
+def test_a_message_that_is_done_while_the_disk_is_full(client: Any, queue: Any, done: str) -> None:
+    queue.put([[], {}, {}], headers={"task": "none", "id": "x"})
+    message = queue.get()
+    with disk_refused(client), pytest.raises(BrokerConnectionError, match=r"takes no writes: .*MISCONF"):
+        getattr(message, done)()
+    getattr(message, done)()
+
+
+def test_a_wait_that_the_server_ends_as_one_does_that_becomes_a_replica(client: Any, queue: Any) -> None:
+    soon = Retrying(
+        stop=stop_after_delay(30), wait=wait_fixed(0.05), retry=retry_if_result(lambda it: not it)
+    )
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(queue.get, timeout=30)
+        (waiter,) = soon(lambda: [one["id"] for one in client.client_list() if one["cmd"] == "brpop"])
+        client.client_unblock(waiter, error=True)
+        with pytest.raises(BrokerConnectionError, match="UNBLOCKED"):
+            waiting.result(30)
