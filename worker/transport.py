@@ -173,6 +173,14 @@ class Transport(redis.Transport):
     # whatever else a worker writes as it connects: the memory may have filled up a moment ago
     connection_errors = (*redis.Transport.connection_errors, *TAKES_NO_WRITES)
 
+    def register_with_event_loop(self, connection: Any, loop: Any) -> None:
+        """Have a loop watch it. Where the broker refuses, nobody closes what was opened, once a second."""
+        try:
+            super().register_with_event_loop(connection, loop)  # type: ignore[no-untyped-call] # kombu's
+        except self.connection_errors:
+            self.close_connection(connection)  # type: ignore[no-untyped-call] # kombu's
+            raise
+
 
 def install() -> None:
     """Have kombu use this transport for Redis URLs."""

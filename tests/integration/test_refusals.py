@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kombu.asynchronous import Hub
 from kombu.connection import Connection
 from redis.exceptions import ConnectionError as BrokerConnectionError
 from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
@@ -27,6 +28,18 @@ def queue(settings: Settings) -> Iterator[Any]:
     connection: Any = Connection(settings.broker_url.get_secret_value())  # type: ignore[no-untyped-call] # kombu's
     with connection, connection.SimpleQueue("refused") as queue:
         yield queue
+
+
+def test_who_connects_while_the_memory_is_full_leaves_no_connection(client: Any, queue: Any) -> None:
+    connection = queue.channel.connection.client.clone()
+    before = {one["id"] for one in client.client_list()}
+    client.config_set("maxmemory", 1)
+    try:
+        with pytest.raises(BrokerConnectionError, match="takes no writes"):
+            connection.transport.register_with_event_loop(connection.connection, Hub())  # type: ignore[no-untyped-call] # kombu's
+    finally:
+        client.config_set("maxmemory", 0)
+    assert {one["id"] for one in client.client_list()} <= before
 
 
 @contextmanager
