@@ -170,6 +170,17 @@ def test_a_broker_that_is_full_ends_no_worker(
     assert [worker.container.process.poll() for worker in workers] == [None, None]
 
 
+def test_a_process_that_is_killed_as_its_worker_begins_does_not_end_it(
+    start: StartWorker, until: Until, resources: Resources, counts: Counts
+) -> None:
+    worker = start("ingest", module="tests.workers.struck")
+    submit(texts(50))
+    until(lambda: run_chore(resources, "dispatch").get("outcome") == "done")
+    until(lambda: counts() == {"completed": 50})
+    assert "(SIGKILL)" in worker.logs()
+    assert worker.container.process.poll() is None
+
+
 def message(**headers: Any) -> str:
     """Write what Celery sends, with these headers."""
     return json.dumps(
