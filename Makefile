@@ -1,7 +1,7 @@
 # The verbs of the project. `make help` lists them.
 #   PYTHON=python3.13   which Python makes .venv        PG=16        run the tests on PostgreSQL 16
 #   CORPUS=path         what `make run` ingests          NAME=writer  which benchmark
-#   SEED=7 MINUTES=30   which faults, for how long; MINUTES: also how long a soak is
+#   SEED=7 MINUTES=30   which faults, for how long; MINUTES: also of a soak, after its warm-up
 #   PROFILE=long        how far the tests of properties look
 
 PYTHON ?= python3

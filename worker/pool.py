@@ -29,7 +29,7 @@ class Pool(AsynPool):  # type: ignore[misc] # untyped
     def did_start_ok(self) -> bool:
         """Tell whether none gave up as it started. One that was killed is replaced."""
         if any(process.exitcode is not None and process.exitcode >= 0 for process in self._pool):
-            return False
+            return bool(super().did_start_ok())
         self.maintain_pool()
         return True
 

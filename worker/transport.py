@@ -93,14 +93,14 @@ def _depth(value: Any) -> int:
 
 
 @contextmanager
-def _refusals_as_losses() -> Iterator[None]:
-    """Say of a server that takes no writes that its connection is lost, after a pause."""
+def _refusals_as_losses(pause: float = _PAUSE_SECONDS) -> Iterator[None]:
+    """Say of a server that takes no writes that its connection is lost, after a pause in seconds."""
     try:
         yield
     except ResponseError as error:
         if not (isinstance(error, _REFUSES) or any(words in str(error) for words in _SAYS)):
             raise
-        time.sleep(_PAUSE_SECONDS)  # it lets us connect: without it we should be back at once
+        time.sleep(pause)  # it lets us connect: without it we should be back at once
         raise BrokerConnectionError(f"the broker takes no writes: {error}") from None
 
 
@@ -119,13 +119,22 @@ class QoS(redis.QoS):
 
     def ack(self, tag: Any) -> None:
         """Note a message as done."""
-        with _refusals_as_losses():
+        with self._letting_go(tag):
             super().ack(tag)  # type: ignore[no-untyped-call] # kombu's
 
-    def reject(self, *arguments: Any, **options: Any) -> None:
+    def reject(self, tag: Any, requeue: bool = False) -> None:
         """Put a message back, or away."""
-        with _refusals_as_losses():
-            super().reject(*arguments, **options)  # type: ignore[no-untyped-call] # kombu's
+        with self._letting_go(tag):
+            super().reject(tag, requeue)  # type: ignore[no-untyped-call] # kombu's
+
+    @contextmanager
+    def _letting_go(self, tag: Any) -> Iterator[None]:
+        """Free the place of a message, also where the server refuses. Nobody asks again: it comes again."""
+        try:
+            with _refusals_as_losses(pause=0):
+                yield
+        finally:
+            self._quick_ack(tag)
 
     def restore_visible(self, *arguments: Any, **options: Any) -> None:
         """Put back what others have taken and not acknowledged for too long."""
@@ -157,7 +166,10 @@ class Channel(redis.Channel):
         return True
 
     def _receive_one(self, client: Any) -> Any:
-        with _dropped():
+        with (
+            _refusals_as_losses(),
+            _dropped(),
+        ):  # its disk full, it refuses PING, too
             return super()._receive_one(client)  # type: ignore[no-untyped-call] # kombu's
         return True
 

@@ -58,7 +58,8 @@ class Blocks:
 
     def slopes(self) -> dict[str, "Slope"]:
         """Fit each figure after the warm-up."""
-        rows = [(at, means) for at, means in self.rows() if at > warm_up(self.seconds)]
+        first = warm_up(self.seconds) + self.total / BLOCKS / 2
+        rows = [(at, means) for at, means in self.rows() if at >= first]
         hours = [at / 3600 for at, _ in rows]
         return {name: slope(hours, [means[name] for _, means in rows]) for name in self.names}
 

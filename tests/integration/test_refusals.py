@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from kombu.asynchronous import Hub
 from kombu.connection import Connection
+from kombu.entity import Exchange, Queue
 from redis.exceptions import ConnectionError as BrokerConnectionError
 from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
@@ -69,10 +70,21 @@ def save(client: Any, outcome: str) -> None:
 @pytest.mark.parametrize("done", ["ack", "reject"])
 def test_a_message_that_is_done_while_the_disk_is_full(client: Any, queue: Any, done: str) -> None:
     queue.put([[], {}, {}], headers={"task": "none", "id": "x"})
+    queue.channel.basic_qos(0, 1, False)
     message = queue.get()
     with disk_refused(client), pytest.raises(BrokerConnectionError, match=r"takes no writes: .*MISCONF"):
         getattr(message, done)()
-    getattr(message, done)()
+    assert queue.channel.qos.can_consume_max_estimate() == 1, "its place is free for another"
+
+
+def test_a_link_that_is_looked_at_while_the_disk_is_full(client: Any, queue: Any) -> None:
+    told = Queue("told", Exchange("told", "fanout"))  # type: ignore[no-untyped-call] # kombu's
+    channel = queue.channel
+    with channel.connection.client.Consumer(told, channel=channel, callbacks=[print]), disk_refused(client):
+        channel.connection.cycle.on_poll_start()
+        channel.subclient.ping()
+        with pytest.raises(BrokerConnectionError, match="MISCONF"):
+            channel.connection.client.drain_events(timeout=30)
 
 
 def test_a_wait_that_the_server_ends_as_one_does_that_becomes_a_replica(client: Any, queue: Any) -> None:
@@ -82,6 +94,6 @@ def test_a_wait_that_the_server_ends_as_one_does_that_becomes_a_replica(client: 
     with ThreadPoolExecutor(1) as threads:
         waiting = threads.submit(queue.get, timeout=30)
         (waiter,) = soon(lambda: [one["id"] for one in client.client_list() if one["cmd"] == "brpop"])
-        client.client_unblock(waiter, error=True)
+        soon(lambda: client.client_unblock(waiter, error=True))  # between two waits it hits nobody
         with pytest.raises(BrokerConnectionError, match="UNBLOCKED"):
             waiting.result(30)

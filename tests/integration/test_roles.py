@@ -417,7 +417,7 @@ def test_sessions_of_our_processes_have_limits_and_an_operators_own_stay(
 ) -> None:
     ours = {
         "idle_in_transaction_session_timeout": "60s", "tcp_keepalives_idle": "60",
-        "tcp_keepalives_interval": "10", "tcp_keepalives_count": "3",
+        "tcp_keepalives_interval": "10", "tcp_keepalives_count": "3", "tcp_user_timeout": "90s",
     }  # fmt: skip
     assert {role: sessions(connection, name) for role, name in names.items()} == {
         role: {} if role == Role.OWNER else ours for role in Role
@@ -445,6 +445,7 @@ def test_a_transaction_that_failed_and_was_left_ends(
         there = text("SELECT count(*) FROM pg_stat_activity WHERE pid = :pid")
         gone = Retrying(stop=stop_after_delay(30), wait=wait_fixed(0.05), retry=retry_if_result(bool))
         gone(lambda: connection.execute(there, {"pid": session}).scalar_one())
+    assert connection.execute(there, {"pid": session}).scalar_one() == 0
 
 
 def test_another_database_of_the_cluster_shares_the_roles(

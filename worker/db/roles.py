@@ -42,12 +42,13 @@ _STATISTICS = "pg_read_all_stats"
 # Knows where the server keeps its files: what a build needs is then compared with what its disk has left.
 _SETTINGS = "pg_read_all_settings"
 # Have the server end the sessions whose link was lost without a word. The limits of a transaction go with it
-# once a statement fails; without keepalives the kernel looks for the other side after two hours.
+# once a statement fails; the kernel looks for the other side after hours, and repeats an answer for minutes.
 _OF_SESSIONS = {
     "idle_in_transaction_session_timeout": "60s",
     "tcp_keepalives_idle": "60",
     "tcp_keepalives_interval": "10",
     "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "90s",
 }
 
 
