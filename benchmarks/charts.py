@@ -13,7 +13,7 @@ GROWTH_OURS = "ours, written and sealed, by block"
 GROWTH_PEERS = "the peers, by rows in the table"
 SELECTIVITIES = "by the share of rows that pass"
 STAGES = "latency by stage, the large tenant"
-SOAK = "means of a part of the run"
+SOAK, WARM_UP = "means of a part of the run", "of them warm-up"
 EF_CURVE = "recall and latency by HNSW_EF_SEARCH, sealed and compacted"
 
 Figures = Mapping[str, Any]
@@ -114,7 +114,7 @@ def soak(figures: Figures, axes: Any) -> None:
     """Draw each figure over the time, as % of its mean after the warm-up: what is flat stays at 100."""
     rows: Sequence[Mapping[str, Any]] = figures[SOAK]
     minutes = [row["minute"] for row in rows]
-    warm = len(rows) // 3
+    warm = sum(minute < figures[WARM_UP] / 60 for minute in minutes)
     columns = [column for column in rows[0] if column not in ("minute", "database, MB")]
     for column, colour in zip(columns, (OURS_COLOUR, *COLOURS, *BARS), strict=False):
         values = [row[column] for row in rows]
@@ -122,7 +122,7 @@ def soak(figures: Figures, axes: Any) -> None:
         if mean:
             shares = [100 * value / mean for value in values]
             axes.plot(minutes, shares, label=column, color=colour, linewidth=1.6)
-    axes.axvspan(0, minutes[warm], color=GREY, alpha=0.12, linewidth=0)
+    axes.axvspan(0, figures[WARM_UP] / 60, color=GREY, alpha=0.12, linewidth=0)
     axes.set(xlim=0, ylim=0, xlabel="minutes; shaded: the warm-up", ylabel="% of the mean after the warm-up")
     _legend(axes)
 

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from benchmarks.charts import SOAK
+from benchmarks.charts import SOAK, WARM_UP
 from benchmarks.report import Demand, Report
 from benchmarks.soak.load import SEARCH_MS
 from benchmarks.soak.sampling import (
@@ -20,7 +20,7 @@ from benchmarks.soak.sampling import (
     SIZE,
     WAITING,
 )
-from benchmarks.soak.slopes import Blocks, Slope
+from benchmarks.soak.slopes import Blocks, Slope, warm_up
 from worker.settings import Settings
 
 SLOPES = "after the warm-up: the rise an hour by least squares, ± two standard errors"
@@ -66,7 +66,7 @@ def fill(report: Report, found: Found) -> None:
     for title, counts in (("not as submitted", found.amiss), ("findings of verify", found.findings)):
         if counts:
             report.table(title, ("what", "count"), sorted(counts.items()))
-    report.figures |= {"seconds, with the warm-up": round(found.blocks.total)}
+    report.figures |= {"seconds": round(found.blocks.total), WARM_UP: round(warm_up(found.blocks.seconds))}
     report.figures |= {"others' load": f"{found.others:.0%}"}
     report.figures |= dict(found.done)
     waited = Demand(WAITING, LONGEST_WAIT, found.blocks.highest[WAITING], at_most=True)
