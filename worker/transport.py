@@ -7,7 +7,7 @@ logged and left: the batch is in the database, and its message, delivered again,
 
 So does a server that takes no writes for a while, as its memory or its disk is full or it became a replica:
 to wait for a message is a write, to note one as taken or as done, to say which queue is meant when
-connecting, to look for what others have taken and not acknowledged.
+connecting, to look for what others have taken and not acknowledged. Its disk full, it refuses even PING.
 
 So does what is no message of Celery's, which another program may have put into a queue of that name: it is
 taken out, and dropped.
@@ -155,6 +155,10 @@ class Channel(redis.Channel):
 
     Message, QoS = ShallowMessage, QoS
 
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        with _refusals_as_losses():
+            super().__init__(*arguments, **options)  # type: ignore[no-untyped-call] # kombu's
+
     def _connparams(self, asynchronous: bool = False) -> Any:
         if self.connection is None or self.connection.client is None:
             raise BrokerConnectionError("the channel to the broker is closed")
@@ -166,10 +170,7 @@ class Channel(redis.Channel):
         return True
 
     def _receive_one(self, client: Any) -> Any:
-        with (
-            _refusals_as_losses(),
-            _dropped(),
-        ):  # its disk full, it refuses PING, too
+        with _refusals_as_losses(), _dropped():
             return super()._receive_one(client)  # type: ignore[no-untyped-call] # kombu's
         return True
 

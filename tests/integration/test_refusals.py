@@ -2,8 +2,6 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +11,7 @@ from kombu.entity import Exchange, Queue
 from redis.exceptions import ConnectionError as BrokerConnectionError
 from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
+from tests.disk import disk_refused
 from worker import broker, transport
 from worker.settings import Settings
 
@@ -43,30 +42,6 @@ def test_who_connects_while_the_memory_is_full_leaves_no_connection(client: Any,
     assert {one["id"] for one in client.client_list()} <= before
 
 
-@contextmanager
-def disk_refused(client: Any) -> Iterator[None]:
-    """Have the server fail to save, and refuse writes for that: where its file belongs is a folder."""
-    folder, name, saves = (client.config_get(key)[key] for key in ("dir", "dbfilename", "save"))
-    place = Path(folder) / name
-    place.unlink(missing_ok=True)
-    place.mkdir()
-    client.config_set("save", "3600 1")
-    client.set("written", 1)  # so that there is something to save
-    try:
-        save(client, "err")
-        yield
-    finally:
-        place.rmdir()
-        save(client, "ok")
-        client.config_set("save", saves)
-
-
-def save(client: Any, outcome: str) -> None:
-    client.bgsave()
-    until = Retrying(stop=stop_after_delay(30), wait=wait_fixed(0.05), retry=retry_if_result(bool))
-    until(lambda: client.info("persistence")["rdb_last_bgsave_status"] != outcome)
-
-
 @pytest.mark.parametrize("done", ["ack", "reject"])
 def test_a_message_that_is_done_while_the_disk_is_full(client: Any, queue: Any, done: str) -> None:
     queue.put([[], {}, {}], headers={"task": "none", "id": "x"})
@@ -79,12 +54,19 @@ def test_a_message_that_is_done_while_the_disk_is_full(client: Any, queue: Any, 
 
 def test_a_link_that_is_looked_at_while_the_disk_is_full(client: Any, queue: Any) -> None:
     told = Queue("told", Exchange("told", "fanout"))  # type: ignore[no-untyped-call] # kombu's
-    channel = queue.channel
-    with channel.connection.client.Consumer(told, channel=channel, callbacks=[print]), disk_refused(client):
-        channel.connection.cycle.on_poll_start()
-        channel.subclient.ping()
+    with queue.channel.connection.client.clone() as connection:
+        channel = connection.channel()  # that waits for no message, as one does whose slots are all busy
+        with connection.Consumer(told, channel=channel, callbacks=[print]), disk_refused(client):
+            channel.connection.cycle.on_poll_start()
+            channel.subclient.ping()
+            with pytest.raises(BrokerConnectionError, match="MISCONF"):
+                connection.drain_events(timeout=30)
+
+
+def test_who_connects_while_the_disk_is_full(client: Any, queue: Any) -> None:
+    with disk_refused(client), queue.channel.connection.client.clone() as connection:  # noqa: SIM117
         with pytest.raises(BrokerConnectionError, match="MISCONF"):
-            channel.connection.client.drain_events(timeout=30)
+            connection.channel()
 
 
 def test_a_wait_that_the_server_ends_as_one_does_that_becomes_a_replica(client: Any, queue: Any) -> None:

@@ -13,6 +13,7 @@ import pytest
 from pytest_celery import CeleryTestWorker, RedisTestBroker
 from sqlalchemy import Connection, event, text
 
+from tests.disk import disk_refused
 from tests.workers.conftest import StartWorker, Until
 from worker import Document, broker, submit
 from worker.dispatch import dispatch
@@ -168,6 +169,22 @@ def test_a_broker_that_is_full_ends_no_worker(
     client.config_set("maxmemory", 0)
     until(lambda: counts() == {"completed": 50})
     assert [worker.container.process.poll() for worker in workers] == [None, None]
+
+
+def test_a_broker_whose_disk_is_full_ends_no_worker(
+    start: StartWorker, until: Until, resources: Resources, counts: Counts
+) -> None:
+    nodes = [start(kind) for kind in ("ingest", "maintenance", "search", "beat")]
+    workers = nodes[:-1]
+    client = broker.connect(resources.settings)
+    with disk_refused(client):
+        submit(texts(50))
+        client.client_kill_filter(_type="normal", skipme=True)
+        client.client_kill_filter(_type="pubsub", skipme=True)
+        until(lambda: all(worker.logs().count("takes no writes") > 1 for worker in workers))
+    until(lambda: counts() == {"completed": 50})
+    assert search("text") is not None
+    assert [node.container.process.poll() for node in nodes] == [None] * len(nodes)
 
 
 def test_a_process_that_is_killed_as_its_worker_begins_does_not_end_it(
