@@ -235,9 +235,10 @@ def _kind_of(answer: Mapping[str, Any]) -> type[IngestError]:
 
 
 def _asked(query: Query) -> dict[str, Any]:
+    from celery.exceptions import TaskRevokedError, WorkerLostError
     from celery.exceptions import TimeoutError as NoResultError
-    from celery.exceptions import WorkerLostError
     from kombu.exceptions import OperationalError
+    from redis import RedisError
 
     from worker.app import app
     from worker.types import Queue
@@ -259,16 +260,16 @@ def _asked(query: Query) -> dict[str, Any]:
         try:
             answer = _awaited(result, seconds)
         finally:
-            with suppress(*app.backend.connection_errors):
+            with suppress(*app.backend.connection_errors, RedisError):
                 result.forget()  # else its subscription outlives the interpreter, with a traceback
-    except NoResultError:
+    except (NoResultError, TaskRevokedError):  # who takes it too late, by its own clock, revokes it
         raise NoAnswerError(
             f"no search worker answered within {seconds} s",
             "start one, `ingest worker search`; where one runs, `ingest doctor` says what is wrong",
         ) from None
     except WorkerLostError:
         raise NoAnswerError("the process that searched died", "ask again; its log says why") from None
-    except (*app.backend.connection_errors, OperationalError):
+    except (*app.backend.connection_errors, OperationalError, RedisError):
         require_broker(settings)
         raise BrokerUnavailableError("the broker was away for a moment", "ask again") from None
     return answer

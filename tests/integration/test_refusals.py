@@ -1,5 +1,6 @@
 """A broker that refuses what a worker asks of it is a broker that is lost: who uses it tries again."""
 
+import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -7,13 +8,16 @@ from typing import Any
 import pytest
 from kombu.asynchronous import Hub
 from kombu.connection import Connection
-from kombu.entity import Exchange, Queue
+from kombu.entity import Exchange
+from kombu.entity import Queue as BrokerQueue
 from redis.exceptions import ConnectionError as BrokerConnectionError
 from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from tests.disk import disk_refused
-from worker import broker, transport
+from worker import broker, search, transport
+from worker.errors import BrokerUnavailableError, NoAnswerError
 from worker.settings import Settings
+from worker.types import Queue
 
 
 @pytest.fixture
@@ -53,7 +57,7 @@ def test_a_message_that_is_done_while_the_disk_is_full(client: Any, queue: Any, 
 
 
 def test_a_link_that_is_looked_at_while_the_disk_is_full(client: Any, queue: Any) -> None:
-    told = Queue("told", Exchange("told", "fanout"))  # type: ignore[no-untyped-call] # kombu's
+    told = BrokerQueue("told", Exchange("told", "fanout"))  # type: ignore[no-untyped-call] # kombu's
     with queue.channel.connection.client.clone() as connection:
         channel = connection.channel()  # that waits for no message, as one does whose slots are all busy
         with connection.Consumer(told, channel=channel, callbacks=[print]), disk_refused(client):
@@ -79,3 +83,28 @@ def test_a_wait_that_the_server_ends_as_one_does_that_becomes_a_replica(client: 
         soon(lambda: client.client_unblock(waiter, error=True))  # between two waits it hits nobody
         with pytest.raises(BrokerConnectionError, match="UNBLOCKED"):
             waiting.result(30)
+
+
+def test_who_searches_while_the_disk_or_the_memory_is_full_is_told_in_a_line(client: Any) -> None:
+    with disk_refused(client), pytest.raises(BrokerUnavailableError, match="MISCONF"):
+        search("text")
+    client.config_set("maxmemory", 1)
+    try:
+        with pytest.raises(BrokerUnavailableError, match="maxmemory"):
+            search("text")
+    finally:
+        client.config_set("maxmemory", 0)
+
+
+def test_a_search_that_its_worker_takes_for_too_old_has_no_answer(client: Any) -> None:
+    def revoke() -> None:
+        _, message = client.brpop([Queue.SEARCH.value], timeout=30)
+        from worker.app import app  # once there are settings
+
+        app.backend.mark_as_revoked(json.loads(message)["headers"]["id"], "expired")
+
+    with ThreadPoolExecutor(1) as threads:
+        revoked = threads.submit(revoke)
+        with pytest.raises(NoAnswerError, match="no search worker answered"):
+            search("text")
+        revoked.result()
