@@ -54,7 +54,7 @@ def configuration(settings: Settings) -> dict[str, Any]:
         "task_publish_retry_policy": {"max_retries": 3, "interval_start": 0.2, "interval_max": 2},
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         "worker_pool": "worker.pool:TaskPool",
-        # a new process says that it is up to a parent that may wait for its broker meanwhile
+        # the parent of a new process, which hears that it is up, may wait for its broker for a while
         "worker_proc_alive_timeout": 60,
         "worker_max_tasks_per_child": 200,
         "worker_max_memory_per_child": settings.process_memory_bytes >> 10,  # in KiB

@@ -111,6 +111,10 @@ def require_broker(settings: Settings) -> None:
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
         hint = "check that the Redis server runs there and that BROKER_URL names it and its password"
         for sign, mend in (
+            (
+                "MISCONF",
+                "its log says why the server that BROKER_URL names cannot write: mostly as its disk is full",
+            ),
             ("No space left", "free some space on the disk of the server that BROKER_URL names"),
             (
                 "maxmemory",

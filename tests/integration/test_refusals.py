@@ -86,8 +86,9 @@ def test_a_wait_that_the_server_ends_as_one_does_that_becomes_a_replica(client: 
 
 
 def test_who_searches_while_the_disk_or_the_memory_is_full_is_told_in_a_line(client: Any) -> None:
-    with disk_refused(client), pytest.raises(BrokerUnavailableError, match="MISCONF"):
+    with disk_refused(client), pytest.raises(BrokerUnavailableError, match="MISCONF") as refused:
         search("text")
+    assert "its log says why" in refused.value.hint
     client.config_set("maxmemory", 1)
     try:
         with pytest.raises(BrokerUnavailableError, match="maxmemory"):
