@@ -97,6 +97,7 @@ def test_who_searches_while_the_disk_or_the_memory_is_full_is_told_in_a_line(cli
         client.config_set("maxmemory", 0)
 
 
+@pytest.mark.filterwarnings("ignore:Call to deprecated setex")  # Celery's
 def test_a_search_that_its_worker_takes_for_too_old_has_no_answer(client: Any) -> None:
     def revoke() -> None:
         _, message = client.brpop([Queue.SEARCH.value], timeout=30)
