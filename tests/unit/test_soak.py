@@ -47,10 +47,15 @@ def test_what_varies_and_what_fills_in_the_warm_up_breaks_nothing(minutes: int) 
     assert not broken(minutes, warm=0.5)
 
 
-@pytest.mark.parametrize("minutes", MINUTES)
+@pytest.mark.parametrize(("minutes", "span"), [(10, "within the run"), (30, "an hour"), (360, "an hour")])
 @pytest.mark.parametrize("name", sorted(LEVEL.keys() - {DOCUMENTS, SEARCHES, DESCRIPTORS + POSTGRES}))
-def test_what_rises_is_found(minutes: int, name: str) -> None:
-    assert any(demand.endswith("an hour") for demand in broken(minutes, name, an_hour=0.5))
+def test_what_rises_is_found(minutes: int, span: str, name: str) -> None:
+    assert any(demand.endswith(span) for demand in broken(minutes, name, an_hour=0.5))
+
+
+def test_what_ten_minutes_cannot_tell_half_an_hour_does() -> None:
+    assert not broken(10, an_hour=0.2)
+    assert broken(30, an_hour=0.2) >= {"memory of a kind, % more an hour"}
 
 
 @pytest.mark.parametrize("name", [DOCUMENTS, SEARCHES])
