@@ -26,7 +26,7 @@ from worker.settings import Settings
 SLOPES = "after the warm-up: the rise an hour by least squares, ± two standard errors"
 # % within the run and an hour, beyond two standard errors; what docs/operations/growing.md allows; seconds.
 RISE, ALLOWED, LONGEST_WAIT = 5, 1, 30
-# Ten minutes say little of an hour: four descriptors of two hundred, opened once, are 13 % an hour in them.
+# Ten minutes say little of an hour: what a process opens as it first publishes is 13 % an hour in them.
 SAYS_OF_AN_HOUR_SECONDS = 1_800
 _SERVERS = (MEMORY + POSTGRES, MEMORY + REDIS)
 _COLUMNS: Mapping[str, Callable[[Mapping[str, float]], float]] = {
