@@ -68,9 +68,9 @@ def test_a_link_that_is_looked_at_while_the_disk_is_full(client: Any, queue: Any
 
 
 def test_who_connects_while_the_disk_is_full(client: Any, queue: Any) -> None:
-    with disk_refused(client), queue.channel.connection.client.clone() as connection:  # noqa: SIM117
-        with pytest.raises(BrokerConnectionError, match="MISCONF"):
-            connection.channel()
+    connection = queue.channel.connection.client.clone()
+    with disk_refused(client), connection, pytest.raises(BrokerConnectionError, match="MISCONF"):
+        connection.channel()
 
 
 def test_a_wait_that_the_server_ends_as_one_does_that_becomes_a_replica(client: Any, queue: Any) -> None:

@@ -15,13 +15,11 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from worker.cli import parquetrows
 from worker.cli.records import Bad, unreadable
 from worker.errors import IngestError, SourceError
 from worker.settings import Settings, child_environment
 from worker.types import GivenChunk, GivenDocument
-
-_READER = "worker.cli.parquetrows"
-_ROWS = b"rows"
 
 
 class Parquet:
@@ -92,7 +90,7 @@ def reading(file: BinaryIO, name: str, settings: Settings, bad: Bad) -> Iterator
 def _started(bounds: str, file: BinaryIO, said: BinaryIO) -> "subprocess.Popen[bytes]":
     # -P: nothing of the folder it is started in is taken for a library
     return subprocess.Popen(
-        [sys.executable, "-P", "-m", _READER, bounds],
+        [sys.executable, "-P", "-m", parquetrows.__name__, bounds],
         stdin=file,
         stdout=subprocess.PIPE,
         stderr=said,
@@ -115,7 +113,7 @@ class _Rows:
             self._stream = ipc.open_stream(process.stdout)
         except (ArrowException, OSError):
             raise self._why() from None
-        self.number = int(self._stream.schema.metadata[_ROWS])
+        self.number = int(self._stream.schema.metadata[parquetrows.ROWS])
 
     def __iter__(self) -> Iterator[Any]:
         from pyarrow import ArrowException
